@@ -1,0 +1,133 @@
+"""Everything the core can ask for, as a closed union. Effects are imperative; their results come back as facts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+
+from worker.wire.command import Lane
+
+if TYPE_CHECKING:
+    from worker.core.command import CommandState
+    from worker.core.facts import Delivery
+
+Settlement = Literal["ack", "dead_letter", "requeue"]
+
+
+class OutEvent:
+    """One event on its way to ``cancel.results`` (contract section 3).
+
+    It stays with the core until the broker confirmed it; the same object may be published several times, always
+    under the same ``event_id``. ``body`` is the JSON text, ``headers`` the AMQP headers, ``timestamp_s`` the AMQP
+    timestamp in seconds. ``command`` is whom the confirm is reported to.
+    """
+
+    __slots__ = (
+        "body",
+        "command",
+        "command_id",
+        "correlation_id",
+        "event_id",
+        "failures",
+        "final",
+        "headers",
+        "in_flight",
+        "index",
+        "lane",
+        "outcome",
+        "routing_key",
+        "timestamp_s",
+    )
+
+    def __init__(
+        self,
+        event_id: str,
+        lane: Lane,
+        routing_key: str,
+        body: bytes,
+        outcome: str,
+        final: bool,
+        command_id: str | None,
+        correlation_id: str | None,
+        headers: dict[str, str | bool],
+        timestamp_s: int,
+        index: int | None = None,
+        command: CommandState | None = None,
+    ) -> None:
+        self.event_id = event_id
+        self.lane = lane
+        self.routing_key = routing_key
+        self.body = body
+        self.outcome = outcome
+        self.final = final
+        self.command_id = command_id
+        self.correlation_id = correlation_id
+        self.headers = headers
+        self.timestamp_s = timestamp_s
+        self.index = index
+        self.command = command
+        self.in_flight = False
+        self.failures = 0
+
+
+class SendText(Struct, frozen=True, gc=False):
+    """Hand one text message to the session's socket, now."""
+
+    session: int
+    data: bytes
+
+
+class DropSession(Struct, frozen=True):
+    """Abort the session at once, without a closing handshake (faults W12)."""
+
+    session: int
+    reason: str
+
+
+class SessionIsReady(Struct, frozen=True):
+    """The session's report stream is live: the pool may count its log-in as a success."""
+
+    session: int
+
+
+class Publish(Struct, frozen=True):
+    """Publish to the results exchange: persistent, ``mandatory``, confirmed."""
+
+    event: OutEvent
+
+
+class Reply(Struct, frozen=True):
+    """Publish a final also to the command's ``reply_to`` queue, best effort (contract section 2)."""
+
+    event: OutEvent
+    reply_to: str
+
+
+class Settle(Struct, frozen=True):
+    """Ack, dead-letter (reject without requeue) or hand back one delivery."""
+
+    delivery: Delivery
+    how: Settlement
+
+
+class Consume(Struct, frozen=True):
+    """Start or stop consuming a lane's queue."""
+
+    lane: Lane
+    on: bool
+
+
+class Note(Struct, frozen=True):
+    """Something worth a line in the log; ``name`` is stable, ``fields`` are ids and numbers."""
+
+    name: str
+    level: Literal["debug", "info", "warning", "error"]
+    fields: dict[str, object]
+
+
+class Stopped(Struct, frozen=True):
+    """After ``StopAsked``: nothing is left that the worker could still finish."""
+
+
+Effect = SendText | DropSession | SessionIsReady | Publish | Reply | Settle | Consume | Note | Stopped
