@@ -1,0 +1,55 @@
+"""The waits between attempts to log in: growing, with full jitter, slow where the venue refuses the key (faults W5).
+
+A wait after the n-th failure is uniform between ``least`` and a ceiling that doubles from ``FIRST_CEILING`` times ``least`` up to
+``most``, so that many workers that lose the venue together come back spread out and never in step.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+Failure = Literal["failed", "refused"]
+"""``refused``: the venue answered and speaks of us (401, 403, other 3xx and 4xx); anything else is ``failed``."""
+
+FIRST_CEILING: Final = 5.0
+
+
+class Backoff:
+    """The series of one slot of the pool. All times are seconds; the jitter is passed in, uniform in 0 to 1.
+
+    From the ``refused_after``-th refusal in a row on, waits are at least ``refused_least`` (contract 6: 30 s after the third 401).
+    """
+
+    __slots__ = ("_ceiling", "_least", "_most", "_refused_after", "_refused_least", "refusals")
+
+    def __init__(self, least: float, most: float, refused_after: int, refused_least: float) -> None:
+        self._least = least
+        self._most = max(least, most)
+        self._refused_after = refused_after
+        self._refused_least = refused_least
+        self.refusals = 0
+        self.reset()
+
+    def next_delay(self, failure: Failure, jitter: float, retry_after: float = 0.0) -> float:
+        """The wait after one more failure. ``retry_after`` (already bounded) is what the venue asked for: obeyed, then spread."""
+        self.refusals = self.refusals + 1 if failure == "refused" else 0
+        least, ceiling = self._least, self._ceiling
+        self._ceiling = min(2.0 * ceiling, self._most)
+        if self.refusals >= self._refused_after:
+            least = max(least, self._refused_least)
+            ceiling = max(self._most, 2.0 * least)
+        return retry_after + _between(least, ceiling, jitter)
+
+    def accepted(self) -> None:
+        """The venue took the key. The waits go on growing: a venue that accepts and then closes is not well (faults W5)."""
+        self.refusals = 0
+
+    def reset(self) -> None:
+        """A session was ready for some time: begin anew."""
+        self.refusals = 0
+        self._ceiling = min(FIRST_CEILING * self._least, self._most)
+
+
+def _between(least: float, most: float, jitter: float) -> float:
+    # Clamped: least + jitter * (most - least) may round past either end.
+    return min(max(least + jitter * (most - least), least), most)
