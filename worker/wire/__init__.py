@@ -1,0 +1,1 @@
+"""Wire: bytes to values and back. Pure: no socket, clock, random number or logger."""

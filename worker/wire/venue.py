@@ -1,0 +1,249 @@
+"""The venue's wire format: frames in, frames out, and what the words in a record mean (protocol sections 2 to 5).
+
+Decoding is tolerant where the protocol's pages disagree or are silent: unknown fields and words pass, a sequence number
+may be called ``seqNum`` or ``seq``, a reject reason may be a word, a number or a number in quotes. A record travels as
+``msgspec.Raw`` so that a report can be passed on byte for byte; only the fields needed to decide are read.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct, field
+
+EXECUTION_REPORT: Final = "ExecutionReport"
+ORDER: Final = "Order"
+
+
+class FrameError(ValueError):
+    """A frame or record of the venue could not be read; the message says why, without the bytes."""
+
+
+# ---- frames from the venue -------------------------------------------------------------------------------------
+
+
+class FrameFault(Struct, frozen=True, gc=False):
+    """``error`` of an error frame: ``code`` 1 invalid request, 2 duplicate reqid, anything else unknown (3.7)."""
+
+    code: int | str | None = None
+    msg: str | None = None
+
+
+class Frame(Struct, gc=False):
+    """One frame of the venue (protocol section 2). ``data`` holds unread records; ``reqid`` is the subscription's."""
+
+    type: str
+    reqid: int | None = None
+    initial: bool | None = None
+    data: list[Raw] | None = None
+    next: str | None = None
+    seq_num: int | None = field(name="seqNum", default=None)
+    seq: int | None = None
+    action: str | None = None
+    ts: str | None = None
+    session_id: str | None = None
+    error: FrameFault | None = None
+
+
+class Record(Struct, gc=False):
+    """The deciding fields of an ExecutionReport or an Order record (protocol section 4); absent reads as None.
+
+    Quantities are as the venue wrote them, strings by its documentation; ``Timestamp`` is the venue's clock.
+    """
+
+    cl_ord_id: str | None = field(name="ClOrdID", default=None)
+    order_id: str | None = field(name="OrderID", default=None)
+    exec_type: str | None = field(name="ExecType", default=None)
+    ord_status: str | None = field(name="OrdStatus", default=None)
+    exec_id: str | None = field(name="ExecID", default=None)
+    orig_cl_ord_id: str | None = field(name="OrigClOrdID", default=None)
+    timestamp: str | None = field(name="Timestamp", default=None)
+    leaves_qty: str | int | float | None = field(name="LeavesQty", default=None)
+    cum_qty: str | int | float | None = field(name="CumQty", default=None)
+    avg_px: str | int | float | None = field(name="AvgPx", default=None)
+    cxl_rej_reason: str | int | float | None = field(name="CxlRejReason", default=None)
+    ord_rej_reason: str | int | float | None = field(name="OrdRejReason", default=None)
+    time_in_force: str | None = field(name="TimeInForce", default=None)
+    text: str | None = field(name="Text", default=None)
+    symbol: str | None = field(name="Symbol", default=None)
+    side: str | None = field(name="Side", default=None)
+    customer_user: str | None = field(name="CustomerUser", default=None)
+    submit_time: str | None = field(name="SubmitTime", default=None)
+
+
+_decode_frame = msgspec.json.Decoder(Frame).decode
+_decode_record = msgspec.json.Decoder(Record).decode
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+
+
+def read_frame(data: bytes) -> Frame:
+    """Read one text message. Raises ``FrameError`` for anything that is not a frame of protocol section 2."""
+    try:
+        return _decode_frame(data)
+    except _UNREADABLE as e:
+        raise FrameError(f"unreadable frame of {len(data)} bytes: {type(e).__name__}") from e
+
+
+def read_record(raw: Raw) -> Record:
+    """Read one record of a stream frame. Raises ``FrameError``; its neighbours are unharmed (faults I10)."""
+    try:
+        return _decode_record(raw)
+    except _UNREADABLE as e:
+        raise FrameError(f"unreadable record: {type(e).__name__}") from e
+
+
+# ---- what the words mean ---------------------------------------------------------------------------------------
+
+_CLOSED: Final = frozenset({"Filled", "Canceled", "Cancelled", "Rejected", "Expired"})
+_CLOSED_UNLESS_GTC: Final = frozenset({"DoneForDay", "Calculated"})
+_PENDING: Final = frozenset({"PendingCancel", "PendingReplace"})
+_KNOWN_OPEN: Final = frozenset(
+    {"PendingNew", "New", "PartiallyFilled", "PendingCancel", "PendingReplace", "Replaced", "Stopped", "Suspended"}
+)
+
+_REASON_WORDS: Final = {
+    "toolatetocancel": 0,
+    "unknownorder": 1,
+    "brokeroption": 2,
+    "brokercredit": 2,
+    "brokerexchangeoption": 2,
+    "orderalreadyinpendingstatus": 3,
+    "unabletoprocessordermasscancelrequest": 4,
+    "origordmodtime": 5,
+    "duplicateclordid": 6,
+    "other": 99,
+}
+
+TOO_LATE, UNKNOWN_ORDER, ALREADY_PENDING, DUPLICATE_CL_ORD_ID = 0, 1, 3, 6
+"""CxlRejReason, FIX tag 102 (protocol 5.4)."""
+
+
+def reason_code(reason: str | int | float | None) -> int | None:
+    """CxlRejReason as its FIX code, from a number, a number in quotes or a word (protocol 5.4); None if unknown."""
+    if reason is None:
+        return None
+    if isinstance(reason, str):
+        word = reason.strip()
+        if word.isascii() and word.isdigit() and len(word) <= 4:
+            return int(word)
+        return _REASON_WORDS.get("".join(c for c in word if c.isalnum()).lower())
+    return int(reason) if reason == reason and abs(reason) < 10_000 and reason == int(reason) else None
+
+
+def is_zero(quantity: str | int | float | None) -> bool:
+    """True for a quantity that says nothing is left; an absent or unreadable one says nothing."""
+    if quantity is None or quantity == "":
+        return False
+    if isinstance(quantity, str):
+        digits = quantity.strip().lstrip("+-").replace(".", "", 1)
+        return digits.isascii() and digits.isdigit() and not digits.strip("0")
+    return quantity == 0
+
+
+def is_canceled_word(status: str | None) -> bool:
+    """OrdStatus or ExecType ``Canceled``, in either spelling (protocol 5.2)."""
+    return status in ("Canceled", "Cancelled")
+
+
+def status_is_pending(status: str | None) -> bool:
+    """A cancel or replace is being worked on (protocol 5.2)."""
+    return status in _PENDING
+
+
+def status_is_closed(record: Record) -> bool:
+    """Whether OrdStatus alone says that the order is closed (protocol 5.2); an unknown word counts as open."""
+    status = record.ord_status
+    if status in _CLOSED:
+        return True
+    if status in _CLOSED_UNLESS_GTC:
+        return is_zero(record.leaves_qty) or record.time_in_force not in (None, "GoodTillCancel")
+    return False
+
+
+def status_is_known_open(status: str | None) -> bool:
+    """Whether OrdStatus is one of the words for an open order; false for an unknown or missing word."""
+    return status in _KNOWN_OPEN or status in _CLOSED_UNLESS_GTC
+
+
+def is_filled(record: Record) -> bool:
+    """Nothing is left by a fill: OrdStatus ``Filled``, or a ``Trade`` with LeavesQty 0 (protocol 5.2)."""
+    return record.ord_status == "Filled" or (record.exec_type == "Trade" and is_zero(record.leaves_qty))
+
+
+def names_no_order(order_id: str | None) -> bool:
+    """OrderID of a reject for an unknown order: absent, empty, or the word ``NONE`` (protocol 4.1)."""
+    return order_id is None or order_id in ("", "NONE")
+
+
+def as_text(quantity: str | int | float | None) -> str | None:
+    """A quantity as text, as the venue wrote it where it wrote a string."""
+    return quantity if quantity is None or isinstance(quantity, str) else repr(quantity)
+
+
+# ---- frames to the venue ---------------------------------------------------------------------------------------
+
+
+class CancelElement(Struct, gc=False, omit_defaults=True):
+    """One element of ``OrderCancelRequest`` (protocol 3.8)."""
+
+    Symbol: str
+    ClOrdID: str
+    TransactTime: str
+    OrderID: str | None = None
+    OrigClOrdID: str | None = None
+    Timestamp: str | None = None
+
+
+class CancelRequest(Struct, gc=False):
+    """``OrderCancelRequest`` frame (protocol 3.8)."""
+
+    reqid: int
+    type: str
+    data: list[CancelElement]
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def cancel_request(reqid: int, elements: list[CancelElement]) -> bytes:
+    """``OrderCancelRequest`` with one element per cancel."""
+    return _encode(CancelRequest(reqid, "OrderCancelRequest", elements))
+
+
+def subscribe(
+    reqid: int,
+    stream: str,
+    start_date: str,
+    *,
+    order_id: str | None = None,
+    symbol: str | None = None,
+    statuses: list[str] | str | None = None,
+    extra: dict[str, Any] | None = None,
+) -> bytes:
+    """``subscribe`` to one stream (protocol 3.2). ``start_date`` is always given: what comes without one is unknown."""
+    filters: dict[str, Any] = {"name": stream, "StartDate": start_date}
+    if order_id is not None:
+        filters["OrderID"] = order_id
+    if symbol is not None:
+        filters["Symbol"] = symbol
+    if statuses is not None:
+        filters["Statuses"] = statuses
+    if extra:
+        filters = {**extra, **filters}
+    return _encode({"reqid": reqid, "type": "subscribe", "streams": [filters]})
+
+
+def page(reqid: int, stream: str, after: str, array: str) -> bytes:
+    """The next page of subscription ``reqid`` (protocol 3.4); ``array`` is ``streams`` or, in the older edition, ``data``."""
+    return _encode({"reqid": reqid, "type": "page", array: [{"name": stream, "after": after}]})
+
+
+def end_stream(reqid: int) -> bytes:
+    """``cancel``: end the subscription ``reqid``. It has nothing to do with orders (protocol 3.5)."""
+    return _encode({"reqid": reqid, "type": "cancel"})
+
+
+def ping(reqid: int, ts: str) -> bytes:
+    """``Ping`` with the one object of ``data`` that the venue insists on (protocol 3.6)."""
+    return _encode({"reqid": reqid, "type": "Ping", "ts": ts, "data": [{"n": reqid}]})
