@@ -7,7 +7,7 @@
     ├── BrokerError              exit 1   RabbitMQ cannot be reached, or refuses
     │   └── BrokerRefusedError   exit 1   it knows us and says no (log-in, permission, vhost)
     ├── VenueError               exit 1   the venue cannot be reached, or breaks its protocol
-    │   └── VenueRefusedError       exit 1   the upgrade was answered with a status other than 101
+    │   └── VenueRefusedError    exit 1   the upgrade was answered with a status other than 101
     └── OpsError                 exit 1   the operations endpoint cannot listen
 
 Outcomes of a cancel are values, never exceptions; exceptions are for configuration, lost links and bugs. A driver's
