@@ -1,0 +1,55 @@
+# The one task runner, the same for people and for CI. `make` alone lists the targets.
+PYTHON ?= python3
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+bin := .venv/bin
+installed := .venv/.installed
+pytest := $(bin)/python -m pytest
+
+.PHONY: help setup rabbitmq demo test lint types unit tests lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(installed) rabbitmq ## .venv from the locks, and a RabbitMQ where the machine has none (both other targets do this)
+
+$(installed): requirements-dev.lock pyproject.toml tools/make_venv.sh
+	@tools/make_venv.sh $(PYTHON)
+	@touch $@
+
+rabbitmq:
+	@tools/get_rabbitmq.sh
+
+demo: setup ## a broker, a venue and the worker on this machine, with a stream of cancels
+	@$(bin)/cancel-worker demo
+
+test: setup lint types tests ## everything: lint, types, architecture, all tests, the coverage gate
+
+lint: $(installed) ## ruff (rules and format), and the direction of imports
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/lint-imports
+
+types: $(installed) ## mypy, strict
+	$(bin)/mypy
+
+unit: $(installed) ## the tests of worker/core and worker/wire alone: no broker, no sockets
+	$(pytest) -n 0 tests/core tests/wire
+
+tests: setup ## all tests with branch coverage, and the gate on worker/core and worker/wire
+	$(pytest) --cov --cov-report=
+	$(bin)/coverage json --quiet -o .cache/coverage.json
+	$(bin)/python tools/coverage_gate.py .cache/coverage.json --at-least 90 worker/core worker/wire
+
+lock: $(installed) ## write both lock files anew from pyproject.toml (make lock UPGRADE=--upgrade for newer versions)
+	UV_PYTHON_DOWNLOADS=never $(bin)/uv pip compile -q --universal --generate-hashes --no-header $(UPGRADE) \
+	    pyproject.toml -o requirements.lock
+	UV_PYTHON_DOWNLOADS=never $(bin)/uv pip compile -q --universal --generate-hashes --no-header $(UPGRADE) \
+	    -c requirements.lock --group dev pyproject.toml -o requirements-dev.lock
+
+clean: ## remove all that the other targets made
+	rm -rf .venv .cache .hypothesis .ruff_cache .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
