@@ -104,8 +104,8 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one observation. A bound belongs to its bucket (Prometheus ``le``); a negative one (a clock step) is
-        0.""" if seconds < 0.0:
+        """Count one observation. A bound is in its bucket (Prometheus ``le``); a negative delay counts as 0."""
+        if seconds < 0.0:
             seconds = 0.0
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.sum += seconds
@@ -192,6 +192,5 @@ class Stats(Struct):
     # Latencies
     send_delay: dict[str, Histogram] = field(default_factory=_delay_by_lane)  # {lane} command received to frame written
     first_report: Histogram = field(default_factory=Histogram)  # frame written to the cancel's first report
-    final_delay: dict[str, Histogram] = field(default_factory=_delay_by_lane)  # {lane} command received to final
-      decided
+    final_delay: dict[str, Histogram] = field(default_factory=_delay_by_lane)  # {lane} received to final decided
     confirm_delay: Histogram = field(default_factory=Histogram)  # event published to confirmed
