@@ -22,6 +22,13 @@ Plain = str | int | float | bool
 # characters.
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Path = Annotated[str, Meta(min_length=1, max_length=4096)]
+Age = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[1-9][0-9]{0,8}[YMDhms]\Z",
+        description="a text of a whole number and a unit (Y, M, D, h, m or s), such as 30D",
+    ),
+]
 Users = tuple[Annotated[str, Meta(min_length=1, max_length=255)], ...]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Days = Annotated[float, Meta(gt=0, le=3_660 * 86_400)]
@@ -31,6 +38,7 @@ Window = Annotated[int, Meta(ge=1, le=10_000_000)]
 # RabbitMQ keeps it in 64 bits; -1 ("no limit") is refused: on 3.10 it drops a message at its first return (contract 1).
 DeliveryLimit = Annotated[int, Meta(ge=1, le=2**53)]
 StreamBytes = Annotated[int, Meta(ge=1_000_000, le=2**53)]
+SegmentBytes = Annotated[int, Meta(ge=1_000_000, le=3_000_000_000)]  # the broker's own limit
 
 DEFAULT_BROKER_URL = Secret("amqp://guest:guest@localhost:5672/")
 SANDBOX_URL = "wss://wss.sandbox.prime.kraken.com/ws/v1"
@@ -90,9 +98,9 @@ class Broker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     results_exchange: Name = "cancel.results"
     audit_queue: Name = "cancel.audit"
     audit_key: Name = "#"
-    audit_max_age: Annotated[str, Meta(pattern=r"\A[1-9][0-9]{0,8}[YMDhms]\Z")] = "30D"
+    audit_max_age: Age = "30D"
     audit_max_length_bytes: StreamBytes = 20_000_000_000
-    audit_segment_bytes: StreamBytes = 100_000_000
+    audit_segment_bytes: SegmentBytes = 100_000_000
 
 
 class Kill(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
