@@ -1,7 +1,7 @@
 """The waits between attempts to log in: growing, with full jitter, slow where the venue refuses the key (faults W5).
 
-A wait after the n-th failure is uniform between ``least`` and a ceiling that doubles from ``FIRST_CEILING`` times ``least`` up to
-``most``, so that many workers that lose the venue together come back spread out and never in step.
+A wait after the n-th failure is uniform between ``least`` and a ceiling that doubles from ``FIRST_CEILING`` times
+``least`` up to ``most``, so that many workers that lose the venue together come back spread out and never in step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ FIRST_CEILING: Final = 5.0
 class Backoff:
     """The series of one slot of the pool. All times are seconds; the jitter is passed in, uniform in 0 to 1.
 
-    From the ``refused_after``-th refusal in a row on, waits are at least ``refused_least`` (contract 6: 30 s after the third 401).
+    From the ``refused_after``-th refusal in a row on, waits are at least ``refused_least`` (contract 6: 30 s after the
+    third 401).
     """
 
     __slots__ = ("_ceiling", "_least", "_most", "_refused_after", "_refused_least", "refusals")
@@ -27,11 +28,14 @@ class Backoff:
         self._most = max(least, most)
         self._refused_after = refused_after
         self._refused_least = refused_least
+        self._ceiling = min(FIRST_CEILING * least, self._most)
         self.refusals = 0
-        self.reset()
 
     def next_delay(self, failure: Failure, jitter: float, retry_after: float = 0.0) -> float:
-        """The wait after one more failure. ``retry_after`` (already bounded) is what the venue asked for: obeyed, then spread."""
+        """The wait after one more failure.
+
+        ``retry_after`` (already bounded) is what the venue asked for: obeyed, then spread.
+        """
         self.refusals = self.refusals + 1 if failure == "refused" else 0
         least, ceiling = self._least, self._ceiling
         self._ceiling = min(2.0 * ceiling, self._most)
@@ -41,7 +45,10 @@ class Backoff:
         return retry_after + _between(least, ceiling, jitter)
 
     def accepted(self) -> None:
-        """The venue took the key. The waits go on growing: a venue that accepts and then closes is not well (faults W5)."""
+        """The venue took the key.
+
+        The waits go on growing: a venue that accepts and then closes is not well (faults W5).
+        """
         self.refusals = 0
 
     def reset(self) -> None:

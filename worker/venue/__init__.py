@@ -1,1 +1,1 @@
-"""The venue's side of the shell: WebSockets that carry text messages and say what became of them. Nothing is decided here."""
+"""The venue's shell: WebSockets that carry text messages and tell what became of them. Nothing is decided here."""

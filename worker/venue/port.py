@@ -6,13 +6,17 @@ from typing import Protocol
 
 
 class VenuePort(Protocol):
-    """The user's side of the pool (the runner). No call is ever made from within ``send``, ``drop`` or ``session_ready``.
+    """The pool's user (the runner). No call is ever made from within ``send``, ``drop`` or ``session_ready``.
 
-    For one session the order is ``session_opened``, any number of ``frame_received``, one ``session_lost``, and nothing after it.
+    For one session the order is ``session_opened``, any number of ``frame_received``, one ``session_lost``, and nothing
+    after it.
     """
 
     def session_opened(self, session: int, slot: int) -> None:
-        """The venue answered the upgrade with 101. ``session`` counts up and never repeats; ``slot`` is 0 to sessions - 1."""
+        """The venue answered the upgrade with 101.
+
+        ``session`` counts up and never repeats; ``slot`` is 0 to sessions - 1.
+        """
 
     def frame_received(self, session: int, data: bytes) -> None:
         """One whole message, put together from its fragments; it need not be valid UTF-8 (faults W11)."""

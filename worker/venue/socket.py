@@ -1,0 +1,323 @@
+"""One session's WebSocket: an asyncio.Protocol over websockets' sans-I/O ``ClientProtocol``.
+
+Text goes in and out as bytes, synchronously: no queue, no task per message. websockets does the upgrade, control
+frames, fragments, closing and every error; a whole text frame, which is nearly all that comes, is cut out here instead,
+because its parser, a generator resumed several times a frame, costs more than everything else on the way (bench in
+tests/venue).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final, NamedTuple, cast
+
+from websockets.client import ClientProtocol
+from websockets.frames import Close, CloseCode, Frame, Opcode
+from websockets.http11 import Response
+from websockets.protocol import State
+from websockets.uri import WebSocketURI
+
+from worker.config.addresses import VenueAddress
+from worker.errors import VenueError
+from worker.venue.port import VenuePort
+from worker.venue.reasons import close_frame, network_error, protocol_error
+from worker.venue.upgrade import HEAD_END, refusal, status_of
+
+CLOSED_BY_US: Final = "closed by the worker"
+BODY_WAIT: Final = 0.5  # seconds for the body of a refusal; its status is enough
+_WHOLE_TEXT: Final = 0x81  # FIN and opcode 1: a text message in one frame
+
+# Not in the tree of loggers: at DEBUG the library would print the headers of the log-in (faults W13).
+_SILENT: Final = logging.Logger("websockets", logging.CRITICAL + 1)  # noqa: LOG001 - see above
+
+
+class Limits(NamedTuple):
+    """Of one session.
+
+    max_message: bytes of one received; max_unsent: bytes waiting to leave; close_timeout: seconds for the closing
+    handshake.
+    """
+
+    max_message: int = 16 * 1024 * 1024
+    max_unsent: int = 8 * 1024 * 1024
+    close_timeout: float = 1.0
+
+
+class VenueSocket(asyncio.Protocol):
+    """From the TCP connection to its end: ``upgrade`` first; then ``send``, ``close`` and ``abort``, in any state.
+
+    ``on_opened`` is called when the upgrade has succeeded, ``on_ended`` once, and last, when an opened socket has
+    ended; both, and the port, from the loop, never from within one of these methods.
+    """
+
+    def __init__(
+        self,
+        session: int,
+        address: VenueAddress,
+        port: VenuePort,
+        limits: Limits,
+        on_opened: Callable[[VenueSocket], None],
+        on_ended: Callable[[VenueSocket, str], None],
+    ) -> None:
+        self.session = session
+        self._port = port
+        self._on_opened = on_opened
+        self._on_ended = on_ended
+        self._limits = limits
+        uri = WebSocketURI(address.tls, address.host, address.port, address.path, "")
+        self._protocol = ClientProtocol(uri, max_size=limits.max_message, logger=_SILENT)
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._upgraded: asyncio.Future[None] = self._loop.create_future()
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self._secrets: tuple[str, ...] = ()
+        self._head = bytearray()  # of the answer to the upgrade
+        self._head_whole = False
+        self._opened = False
+        self._ended = False
+        self._why: str | None = None  # the reason of an ending that began here
+        self._dropped = False
+        self._linger: asyncio.TimerHandle | None = None
+        self._cut = bytearray()  # the beginning of a frame
+        self._cut_needs = 0  # bytes it must have before it is worth another look
+        self._fragments: list[bytes] | None = None
+
+    # ---- for the pool -----------------------------------------------------------------------------------------------
+
+    @property
+    def opened(self) -> bool:
+        """Whether the upgrade succeeded, at whatever time."""
+        return self._opened
+
+    async def upgrade(self, headers: Mapping[str, str]) -> None:
+        """Ask for the upgrade, with these headers added. Raises VenueRefused (a status other than 101) or VenueError.
+
+        The caller limits the time and aborts on failure. A header's value never shows in a reason.
+        """
+        self._secrets = tuple(headers.values())
+        request = self._protocol.connect()
+        request.headers["User-Agent"] = "cancel-worker"
+        for name, value in headers.items():
+            request.headers[name] = value
+        self._protocol.send_request(request)
+        self._write_pending()
+        await self._upgraded
+
+    def send(self, data: bytes) -> None:
+        """Hand one text message to the transport at once. It may have arrived whatever happens next (faults I12).
+
+        Nothing is sent on a session that has ended or is closing; a peer that does not read is dropped at
+        ``max_unsent``.
+        """
+        if not self._dropped and self._protocol.state is State.OPEN:
+            self._protocol.send_text(data)
+            self._write_pending()
+
+    async def close(self) -> None:
+        """Close in order, within ``close_timeout``; messages that arrive meanwhile are still told."""
+        if not self._dropped and self._protocol.state is State.OPEN:
+            self._why = CLOSED_BY_US
+            self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
+            self._write_pending()
+        try:
+            if self._transport is not None:
+                await asyncio.wait([self._gone], timeout=self._limits.close_timeout)
+        finally:
+            self.abort(CLOSED_BY_US)
+
+    def abort(self, reason: str) -> None:
+        """Drop the connection at once; what is still unsent is lost. It is told in the next turn of the loop."""
+        self._dropped = True
+        self._why = self._why or reason
+        if self._transport is not None:
+            self._transport.abort()
+        if not self._ended:
+            self._loop.call_soon(self._conclude, self._why)
+
+    # ---- asyncio.Protocol ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended or self._dropped:
+            return
+        if not self._opened:
+            data = self._answer(data)
+        if self._opened:
+            self._frames(data)
+            self._port.batch_ended()
+
+    def eof_received(self) -> None:
+        if not self._opened:
+            self._protocol.receive_eof()
+            self._refuse("the venue closed the connection during the upgrade")
+        middle = " in the middle of a message" if self._cut or self._fragments else ""
+        self._conclude(self._why or f"the venue closed the connection without a close frame{middle}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+        reason = self._why or network_error(exc)
+        if not self._opened:
+            self._refuse(f"connection lost during the upgrade: {reason}")
+        if not self._gone.done():
+            self._gone.set_result(None)
+        self._conclude(reason)
+
+    # ---- the upgrade -----------------------------------------------------------------------------------------------
+
+    def _answer(self, data: bytes) -> bytes:
+        """Take the venue's answer to the upgrade; gives what comes after it, once it has succeeded."""
+        rest = b""
+        if not self._head_whole:
+            seen = max(0, len(self._head) - len(HEAD_END) + 1)
+            self._head += data
+            end = self._head.find(HEAD_END, seen)
+            if end >= 0:
+                self._head_whole = True
+                beyond = len(self._head) - end - len(HEAD_END)
+                data, rest = data[: len(data) - beyond], data[len(data) - beyond :]
+                del self._head[end + len(HEAD_END) :]
+        self._protocol.receive_data(data)
+        if self._protocol.state is State.CONNECTING and rest:
+            self._protocol.receive_data(rest)  # the body of a refusal
+        if self._protocol.state is State.OPEN:
+            self._protocol.events_received()
+            self._opened = True
+            self._on_opened(self)
+            if not self._upgraded.done():
+                self._upgraded.set_result(None)
+            return rest
+        if self._protocol.handshake_exc is not None:
+            self._refuse("the upgrade was answered with something else than HTTP 101")
+        elif self._head_whole:
+            self._loop.call_later(BODY_WAIT, self._refuse, "the upgrade was refused")
+        return b""
+
+    def _refuse(self, otherwise: str) -> None:
+        """Fail the upgrade with the status that came, or with what was wrong about it, or else with ``otherwise``."""
+        if self._opened or self._upgraded.done():
+            return
+        error: VenueError
+        if self._head_whole and status_of(bytes(self._head)) not in (0, 101):
+            bodies = [event.body for event in self._protocol.events_received() if isinstance(event, Response)]
+            body = bytes(bodies[0]) if bodies else b""
+            error = refusal(bytes(self._head), body, self._secrets, datetime.now(UTC))
+        elif self._head_whole and self._protocol.handshake_exc is not None:
+            error = VenueError(f"upgrade: {protocol_error(self._protocol.handshake_exc)}")
+        else:
+            error = VenueError(f"upgrade: {otherwise}")
+        self._upgraded.set_exception(error)
+        self._upgraded.exception()  # seen, even if nobody waits any more
+
+    # ---- receiving -------------------------------------------------------------------------------------------------
+
+    def _frames(self, data: bytes) -> None:
+        """Cut ``data`` into frames.
+
+        A text message in one frame is told at once, anything else is websockets' business.
+        """
+        if self._cut:
+            self._cut += data
+            if len(self._cut) < self._cut_needs:
+                return
+            data = bytes(self._cut)
+            self._cut.clear()
+        told, session, most = self._port.frame_received, self.session, self._limits.max_message
+        at, end = 0, len(data)
+        while at < end and not self._ended and not self._dropped:
+            start, stop = _extent(data, at, end)
+            if start and stop - start > most:
+                self._feed(data[at:])  # refused for what its header says
+                return
+            if stop > end:
+                self._cut += data[at:]
+                self._cut_needs = stop - at
+                return
+            if data[at] == _WHOLE_TEXT and self._fragments is None and start < stop:
+                told(session, data[start:stop])
+            else:
+                self._feed(data[at:stop])
+            at = stop
+
+    def _feed(self, data: bytes) -> None:
+        self._protocol.receive_data(data)
+        self._write_pending()
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                self._control_or_part(event)
+        if self._protocol.parser_exc is not None:
+            self._finish(protocol_error(self._protocol.parser_exc))
+
+    def _control_or_part(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self._finish(self._why or close_frame(self._protocol.close_rcvd or Close(1005, ""), self._secrets))
+        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            parts = self._fragments or []
+            parts.append(bytes(frame.data))
+            self._fragments = None if frame.fin else parts
+            if frame.fin:
+                self._port.frame_received(self.session, b"".join(parts))
+
+    # ---- leaving ---------------------------------------------------------------------------------------------------
+
+    def _write_pending(self) -> None:
+        """Give the transport what websockets has to say;
+
+        the empty chunk that stands for EOF is left to the transport.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        for chunk in self._protocol.data_to_send():
+            if chunk:
+                transport.write(chunk)
+        unsent = transport.get_write_buffer_size()
+        if unsent > self._limits.max_unsent:
+            self.abort(f"the venue does not read: {unsent} bytes unsent")
+
+    def _finish(self, reason: str) -> None:
+        """The one ending:
+
+        told once; the connection may linger for ``close_timeout`` to get the answer to a close frame out.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        if self._transport is not None and not self._gone.done():
+            self._linger = self._loop.call_later(self._limits.close_timeout, self._transport.abort)
+        if self._opened:
+            self._on_ended(self, reason)
+
+    def _conclude(self, reason: str) -> None:
+        """An ending that comes by itself, not within a batch of frames."""
+        if not self._ended:
+            self._finish(reason)
+            if self._opened:
+                self._port.batch_ended()
+
+
+def _extent(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Where the payload of the frame at ``at`` starts and the frame stops.
+
+    If the header is not whole, start is 0 and stop is where it would be. A masked frame (an error of the server) reads
+    as short, so that websockets sees it at once.
+    """
+    if end - at < 2:
+        return 0, at + 2
+    length = data[at + 1]
+    if length < 126:
+        return at + 2, at + 2 + length
+    if length == 126:
+        if end - at < 4:
+            return 0, at + 4
+        return at + 4, at + 4 + (data[at + 2] << 8 | data[at + 3])
+    if length == 127:
+        if end - at < 10:
+            return 0, at + 10
+        return at + 10, at + 10 + int.from_bytes(data[at + 2 : at + 10], "big")
+    return at + 2, at + 2
