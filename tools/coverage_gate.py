@@ -3,7 +3,7 @@
 coverage_gate.py REPORT.json --at-least PERCENT PACKAGE...
 
 REPORT.json is what `coverage json` wrote. Prints a line per package; exit 1 if one is below the floor or was not
-measured. coverage's own --fail-under mixes lines into its figure, which hides untaken branches behind straight-line code.
+measured. coverage's own --fail-under mixes lines into its figure, which hides branches behind straight-line code.
 """
 
 from __future__ import annotations
