@@ -1,10 +1,54 @@
-"""AMQP body and properties to a command (contract section 2 and 5)."""
+"""AMQP body and properties to a command (contract sections 2 and 5).
+
+Two readers give the same verdict. The short one decodes into typed structs and takes only bodies without a fault and
+with proof that no known key stands twice. Whatever it does not take, the exact one reads key by key
+(worker.wire.body): it alone says what is invalid, and why.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+import hashlib
+from collections import Counter
+from typing import Final, Literal, TypeAlias, cast
 
-from msgspec import Struct
+import msgspec
+from msgspec import Raw, Struct, structs
+
+from worker.wire import rules
+from worker.wire.body import Record, UnreadableBodyError, read_json, read_msgpack
+from worker.wire.item import (
+    CANCEL_KEYS,
+    MAX_CL_ORD_ID,
+    MAX_SYMBOL,
+    CancelItem,
+    InvalidItem,
+    PlainItem,
+    derive_cl_ord_id,
+    derive_sweep_cl_ord_id,
+    read_item,
+    read_plain_item,
+)
+from worker.wire.properties import Context, Properties, read_context
+from worker.wire.rules import Rejection, rejection
+
+__all__ = [
+    "CancelCommand",
+    "CancelItem",
+    "Command",
+    "Context",
+    "InvalidCommand",
+    "InvalidItem",
+    "Lane",
+    "MassCancelCommand",
+    "MassCancelRequestType",
+    "Properties",
+    "Rejection",
+    "Side",
+    "body_sha256_hex",
+    "derive_cl_ord_id",
+    "derive_sweep_cl_ord_id",
+    "read_command",
+]
 
 Lane: TypeAlias = Literal["kill", "cancel"]
 """The two queues a command may come from. No frame mixes them (contract promise 5)."""
@@ -12,98 +56,25 @@ Lane: TypeAlias = Literal["kill", "cancel"]
 MassCancelRequestType: TypeAlias = Literal["AllOrders", "Security"]
 Side: TypeAlias = Literal["Buy", "Sell"]
 
-
-class Properties(Struct, frozen=True):
-    """The AMQP basic properties of one delivery, decoded.
-
-    `headers` holds str, int, bool, float, aware datetime (AMQP type `T`), bytes, list, dict and None.
-    `timestamp_s` is in seconds since the epoch, whatever the publisher wrote: read_command judges it.
-    """
-
-    content_type: str | None = None
-    message_id: str | None = None
-    correlation_id: str | None = None
-    reply_to: str | None = None
-    user_id: str | None = None
-    app_id: str | None = None
-    timestamp_s: int | None = None
-    headers: dict[str, object] = {}
-
-
-class Rejection(Struct, frozen=True):
-    """Why something is `invalid`: the `error` of that event (contract section 3).
-
-    `field` is the name as the publisher wrote it (`Symbol`, `data`, `message_id`, `body`), `rule` one of the
-    constants of worker.wire.rules, `message` a sentence for people with what was received, bounded and escaped.
-    """
-
-    field: str
-    rule: str
-    message: str
-
-
-class CancelItem(Struct, frozen=True, gc=False):
-    """One valid cancel. At least one of `order_id` and `orig_cl_ord_id` is set.
-
-    `transact_time` is in the venue's form (UTC, microseconds, `Z`), None: stamp it when sending.
-    `timestamp` is forwarded as the publisher wrote it.
-    """
-
-    index: int
-    symbol: str
-    cl_ord_id: str
-    order_id: str | None
-    orig_cl_ord_id: str | None
-    transact_time: str | None
-    timestamp: str | None
-
-
-class InvalidItem(Struct, frozen=True, gc=False):
-    """One cancel that will not be sent, with those of its ids that were valid, for its event."""
-
-    index: int
-    rejection: Rejection
-    symbol: str | None = None
-    cl_ord_id: str | None = None
-    order_id: str | None = None
-    orig_cl_ord_id: str | None = None
-
-
-class Context(Struct, frozen=True):
-    """What a command carries besides its cancels: copied into its events (contract section 2, last paragraph).
-
-    Times are UTC microseconds since the epoch. Every string can be encoded as UTF-8. `command_id` is None only in
-    an InvalidCommand that has no usable one. `correlation_id` is the command id if the publisher gave none.
-    `requeue_of` not None means that the command was requeued from `cancel.dead`, `original_user` by whom it was
-    published first. `delivery_count` is the broker's `x-delivery-count`, 0 if absent or no count.
-    """
-
-    command_id: str | None
-    correlation_id: str | None = None
-    reply_to: str | None = None
-    user_id: str | None = None
-    app_id: str | None = None
-    reason: str | None = None
-    deadline_us: int | None = None
-    deadline_text: str | None = None
-    traceparent: str | None = None
-    tracestate: str | None = None
-    enqueued_us: int | None = None
-    has_x_death: bool = False
-    requeue_of: str | None = None
-    original_user: str | None = None
-    delivery_count: int = 0
+CANCEL: Final = "OrderCancelRequest"
+MASS_CANCEL: Final = "OrderMassCancelRequest"
+MAX_ITEMS: Final = 1000
+ENVELOPE_KEYS: Final = frozenset({"type", "reqid", "data"})
+MASS_KEYS: Final = frozenset({"ClOrdID", "MassCancelRequestType", "Symbol", "Side", "CustomerUser"})
+JSON_TYPES: Final = frozenset({"application/json"})
+MSGPACK_TYPES: Final = frozenset({"application/msgpack", "application/x-msgpack", "application/vnd.msgpack"})
+"""The contract's name, the one used before it was registered, and the registered one."""
 
 
 class CancelCommand(Struct, frozen=True):
-    """An `OrderCancelRequest`: 1 to 1000 items; `items[i].index == i`; no ClOrdID stands twice."""
+    """An ``OrderCancelRequest``: 1 to 1000 items, ``items[i].index == i``, no ClOrdID twice, a command id."""
 
     context: Context
     items: list[CancelItem | InvalidItem]
 
 
 class MassCancelCommand(Struct, frozen=True):
-    """An `OrderMassCancelRequest` (contract section 5). `symbol` is set exactly if `request_type` is `Security`."""
+    """An ``OrderMassCancelRequest`` (contract section 5). ``symbol`` is set exactly if the type is ``Security``."""
 
     context: Context
     cl_ord_id: str | None
@@ -114,7 +85,7 @@ class MassCancelCommand(Struct, frozen=True):
 
 
 class InvalidCommand(Struct, frozen=True):
-    """A body that is spoilt as a whole: one `invalid` event, identified by `body_sha256_hex`."""
+    """A command that is spoilt as a whole: one ``invalid`` event, told apart by ``body_sha256_hex``."""
 
     context: Context
     rejection: Rejection
@@ -122,3 +93,201 @@ class InvalidCommand(Struct, frozen=True):
 
 
 Command: TypeAlias = CancelCommand | MassCancelCommand | InvalidCommand
+
+
+def body_sha256_hex(body: bytes) -> str:
+    """What stands for a body in the id of an event about the command as a whole (contract section 3, Ids)."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def read_command(body: bytes, properties: Properties, max_body: int) -> Command:
+    """The one verdict on a delivery; ``max_body`` in bytes. Never raises, whatever the bytes and the properties."""
+    context, refused = read_context(properties)
+    as_json = _is_json(properties.content_type)
+    if refused is None and as_json is None:
+        refused = rejection("content_type", rules.CONTENT_TYPE, properties.content_type)
+    if refused is None and len(body) > max_body:
+        refused = Rejection("body", rules.MAX_BODY, f"body: at most {max_body} bytes; received {len(body)}")
+    if refused is not None or as_json is None:
+        return InvalidCommand(context, cast(Rejection, refused), body_sha256_hex(body))
+    return read_plainly(body, context, as_json) or read_exactly(body, context, as_json)
+
+
+def _is_json(content_type: str | None) -> bool | None:
+    """JSON, MessagePack, or None for neither. Parameters as ``; charset=utf-8`` are tolerated, the case is free."""
+    if not content_type or content_type == "application/json":
+        return True
+    essence = content_type.partition(";")[0].strip().lower()
+    return True if essence in JSON_TYPES else False if essence in MSGPACK_TYPES else None
+
+
+_NO_REQID: Final = Raw()
+
+
+class _PlainBody(Struct, gc=False):
+    type: str
+    data: list[PlainItem]
+    reqid: Raw = _NO_REQID
+
+
+_plain_json: Final = msgspec.json.Decoder(_PlainBody).decode
+_plain_msgpack: Final = msgspec.msgpack.Decoder(_PlainBody).decode
+
+
+def read_plainly(body: bytes, context: Context, as_json: bool) -> CancelCommand | None:
+    """The command if all of it is valid and this can be told cheaply; None: read_exactly decides."""
+    if as_json and (b"\\" in body or not (body.isascii() or _is_utf8(body))):
+        return None  # escaped keys can't be counted; bad UTF-8 in an ignored field would go unseen
+    try:
+        plain = _plain_json(body) if as_json else _plain_msgpack(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    data = plain.data
+    if plain.type != CANCEL or not 1 <= len(data) <= MAX_ITEMS:
+        return None
+    command_id = context.command_id or data[0].cl_ord_id
+    if command_id is None:
+        return None
+    items: list[CancelItem | InvalidItem] = []
+    for index, each in enumerate(data):
+        item = read_plain_item(each, index, command_id)
+        if item is None:
+            return None
+        items.append(item)
+    if len(items) > 1 and len({item.cl_ord_id for item in items}) != len(items):
+        return None
+    if not _no_key_twice(body, plain):
+        return None
+    return CancelCommand(context if context.command_id else _identified(context, command_id), items)
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _no_key_twice(body: bytes, plain: _PlainBody) -> bool:
+    """Proof that no known key stands twice in one object; False: it may, or not.
+
+    Wherever a key stands, its bytes stand in the body (JSON has no backslash here, MessagePack no escapes), and a field
+    that was decoded took one of them. So if a name occurs in the whole body no oftener than it was decoded, every one
+    is accounted for. No name can overlap itself; of the names only ClOrdID is part of another, OrigClOrdID.
+    """
+    data = plain.data
+    orig_cl_ord_ids = sum([each.orig_cl_ord_id is not None for each in data])
+    count = body.count
+    return (
+        count(b"type") == 1
+        and count(b"data") == 1
+        and count(b"reqid") == (plain.reqid is not _NO_REQID)
+        and count(b"Symbol") == len(data)
+        and count(b"OrigClOrdID") == orig_cl_ord_ids
+        and count(b"ClOrdID") == orig_cl_ord_ids + sum([each.cl_ord_id is not None for each in data])
+        and count(b"OrderID") == sum([each.order_id is not None for each in data])
+        and count(b"TransactTime") == sum([each.transact_time is not None for each in data])
+        and count(b"Timestamp") == sum([each.timestamp is not None for each in data])
+    )
+
+
+def _identified(context: Context, command_id: str) -> Context:
+    correlation_id = command_id if context.correlation_id is None else context.correlation_id
+    return structs.replace(context, command_id=command_id, correlation_id=correlation_id)
+
+
+def read_exactly(body: bytes, context: Context, as_json: bool) -> Command:
+    """The verdict on any body, with the reason if it is invalid."""
+    try:
+        envelope = read_json(body) if as_json else read_msgpack(body)
+    except UnreadableBodyError as error:
+        return InvalidCommand(context, Rejection("body", rules.READABLE, f"body: {error}"), body_sha256_hex(body))
+    if context.command_id is None:
+        found = _first_cl_ord_id(envelope)
+        if found is not None:
+            context = _identified(context, found)
+    verdict = _judge(envelope, context)
+    return InvalidCommand(context, verdict, body_sha256_hex(body)) if isinstance(verdict, Rejection) else verdict
+
+
+def _first_cl_ord_id(envelope: object) -> str | None:
+    data = envelope.get("data") if isinstance(envelope, Record) else None
+    if not isinstance(envelope, Record) or "data" in envelope.repeated or not isinstance(data, list) or not data:
+        return None
+    first = data[0]
+    if not isinstance(first, Record) or "ClOrdID" in first.repeated:
+        return None
+    cl_ord_id = rules.visible_ascii("ClOrdID", first.get("ClOrdID"), MAX_CL_ORD_ID)
+    return None if isinstance(cl_ord_id, Rejection) else cl_ord_id
+
+
+def _judge(envelope: object, context: Context) -> CancelCommand | MassCancelCommand | Rejection:
+    if not isinstance(envelope, Record):
+        return rejection("body", rules.BODY, envelope)
+    kind, data = envelope.get("type"), envelope.get("data")
+    if envelope.repeated & ENVELOPE_KEYS:
+        return _repeated(envelope.repeated & ENVELOPE_KEYS, "")
+    if kind not in (CANCEL, MASS_CANCEL):
+        return rejection("type", rules.TYPE if kind is not None else rules.REQUIRED, kind)
+    if data is None:
+        return rejection("data", rules.REQUIRED, None)
+    if kind == MASS_CANCEL:
+        return _judge_mass(data, context)
+    if not isinstance(data, list) or not 1 <= len(data) <= MAX_ITEMS:
+        return rejection("data", rules.DATA, data)
+    for index, value in enumerate(data):
+        if isinstance(value, Record) and value.repeated & CANCEL_KEYS:
+            return _repeated(value.repeated & CANCEL_KEYS, f"data[{index}].")
+    if context.command_id is None:
+        return rejection("message_id", rules.COMMAND_ID, None)
+    items = [read_item(value, index, context.command_id) for index, value in enumerate(data)]
+    counted = Counter(item.cl_ord_id for item in items if item.cl_ord_id is not None)
+    for cl_ord_id, times in counted.items():
+        if times > 1:
+            return rejection("ClOrdID", rules.UNIQUE_CL_ORD_ID, cl_ord_id)
+    return CancelCommand(context, items)
+
+
+def _repeated(keys: frozenset[str], place: str) -> Rejection:
+    key = min(keys)
+    return Rejection(key, rules.UNIQUE_KEY, f"{place}{key}: {rules.UNIQUE_KEY}")
+
+
+def _judge_mass(data: object, context: Context) -> MassCancelCommand | Rejection:
+    """Every fault of the one item spoils the command: there are no neighbours (contract section 5)."""
+    if not isinstance(data, list) or len(data) != 1:
+        return rejection("data", rules.ONE_MASS_CANCEL, data)
+    item = data[0]
+    if not isinstance(item, Record):
+        return rejection("data", rules.ITEM, item)
+    if item.repeated & MASS_KEYS:
+        return _repeated(item.repeated & MASS_KEYS, "data[0].")
+    cl_ord_id = rules.visible_ascii("ClOrdID", item.get("ClOrdID"), MAX_CL_ORD_ID)
+    if isinstance(cl_ord_id, Rejection):
+        return cl_ord_id
+    request_type = rules.one_of("MassCancelRequestType", item.get("MassCancelRequestType"), _SCOPES, rules.MASS_TYPE)
+    if isinstance(request_type, Rejection):
+        return request_type
+    symbol = rules.visible_ascii("Symbol", item.get("Symbol"), MAX_SYMBOL)
+    if isinstance(symbol, Rejection):
+        return symbol
+    side = rules.one_of("Side", item.get("Side"), _SIDES, rules.SIDE)
+    if isinstance(side, Rejection):
+        return side
+    customer_user = rules.plain_text("CustomerUser", item.get("CustomerUser"))
+    if isinstance(customer_user, Rejection):
+        return customer_user
+    if request_type is None:
+        return rejection("MassCancelRequestType", rules.REQUIRED, None)
+    if request_type == "Security" and symbol is None:
+        return rejection("Symbol", rules.SYMBOL_REQUIRED, None)
+    if request_type == "AllOrders" and symbol is not None:
+        return rejection("Symbol", rules.SYMBOL_FORBIDDEN, symbol)
+    if context.command_id is None:
+        return rejection("message_id", rules.COMMAND_ID, None)
+    return MassCancelCommand(context, cl_ord_id, request_type, symbol, side, customer_user)
+
+
+_SCOPES: Final[dict[str, MassCancelRequestType]] = {"AllOrders": "AllOrders", "Security": "Security"}
+_SIDES: Final[dict[str, Side]] = {"Buy": "Buy", "Sell": "Sell"}

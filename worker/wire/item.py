@@ -1,0 +1,143 @@
+"""One cancel of a command: the typed form it is decoded into, its rules, and the ClOrdID it gets if it has none."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct, field
+
+from worker.wire.body import Record
+from worker.wire.event import derived_uuid
+from worker.wire.rules import (
+    ITEM,
+    REQUIRED,
+    TARGET,
+    Rejection,
+    is_visible_ascii,
+    rejection,
+    utc_time,
+    visible_ascii,
+)
+from worker.wire.timestamp import normalise_utc, parse_utc
+
+CANCEL_KEYS: Final = frozenset({"Symbol", "ClOrdID", "OrderID", "OrigClOrdID", "TransactTime", "Timestamp"})
+MAX_SYMBOL: Final = 64
+MAX_CL_ORD_ID: Final = 36
+"""Characters; the venue takes no longer ClOrdID (protocol 3.8)."""
+MAX_TARGET_ID: Final = 64
+
+
+class CancelItem(Struct, frozen=True, gc=False):
+    """One valid cancel. At least one of ``order_id`` and ``orig_cl_ord_id`` is set.
+
+    ``transact_time`` is in the venue's form (UTC, microseconds, ``Z``), None: stamp it when sending. ``timestamp`` is
+    forwarded as the publisher wrote it.
+    """
+
+    index: int
+    symbol: str
+    cl_ord_id: str
+    order_id: str | None
+    orig_cl_ord_id: str | None
+    transact_time: str | None
+    timestamp: str | None
+
+
+class InvalidItem(Struct, frozen=True, gc=False):
+    """One cancel that will not be sent, with those of its ids that were given and valid, for its event."""
+
+    index: int
+    rejection: Rejection
+    symbol: str | None = None
+    cl_ord_id: str | None = None
+    order_id: str | None = None
+    orig_cl_ord_id: str | None = None
+
+
+class PlainItem(Struct, gc=False):
+    """One element of ``data`` under the names of the wire; absent and null are both None."""
+
+    symbol: str | None = field(default=None, name="Symbol")
+    cl_ord_id: str | None = field(default=None, name="ClOrdID")
+    order_id: str | None = field(default=None, name="OrderID")
+    orig_cl_ord_id: str | None = field(default=None, name="OrigClOrdID")
+    transact_time: str | None = field(default=None, name="TransactTime")
+    timestamp: str | None = field(default=None, name="Timestamp")
+
+
+def derive_cl_ord_id(command_id: str, index: int, attempt: int = 1) -> str:
+    """The ClOrdID of a cancel that came without one: UUIDv5 of ``<index>/<attempt>/<command id>``, 36 characters.
+
+    The same at every redelivery. ``attempt`` above 1 gives the fresh ids of later sends, also for a cancel that came
+    with a ClOrdID (contract section 3, reason 3; ``venue.resend_id = "new"``). The numbers stand first, so that no
+    command id can imitate another's.
+    """
+    return derived_uuid(f"{index}/{attempt}/{command_id}")
+
+
+def derive_sweep_cl_ord_id(command_id: str, order_id: str, sweep: int) -> str:
+    """The ClOrdID of one order's cancel in one sweep of a mass cancel (contract section 5).
+
+    UUIDv5 of ``sweep/<sweep>/<length of OrderID>/<OrderID>/<command id>``.
+    """
+    return derived_uuid(f"sweep/{sweep}/{len(order_id)}/{order_id}/{command_id}")
+
+
+def read_plain_item(plain: PlainItem, index: int, command_id: str) -> CancelItem | None:
+    """The cancel if every rule holds; None if one does not: read_item says which."""
+    symbol, cl_ord_id = plain.symbol, plain.cl_ord_id
+    order_id, orig_cl_ord_id = plain.order_id, plain.orig_cl_ord_id
+    if symbol is None or not is_visible_ascii(symbol, MAX_SYMBOL):
+        return None
+    if cl_ord_id is None:
+        cl_ord_id = derive_cl_ord_id(command_id, index)
+    elif not is_visible_ascii(cl_ord_id, MAX_CL_ORD_ID):
+        return None
+    if order_id is None:
+        if orig_cl_ord_id is None:
+            return None
+    elif not is_visible_ascii(order_id, MAX_TARGET_ID):
+        return None
+    if orig_cl_ord_id is not None and not is_visible_ascii(orig_cl_ord_id, MAX_TARGET_ID):
+        return None
+    transact_time, timestamp = plain.transact_time, plain.timestamp
+    try:
+        if transact_time is not None:
+            transact_time = normalise_utc(transact_time)
+        if timestamp is not None:
+            parse_utc(timestamp)
+    except ValueError:
+        return None
+    return CancelItem(index, symbol, cl_ord_id, order_id, orig_cl_ord_id, transact_time, timestamp)
+
+
+def read_item(value: object, index: int, command_id: str) -> CancelItem | InvalidItem:
+    """One element of ``data``, whatever it is. What spoils it spoils nothing else (contract section 2, Bad input)."""
+    if not isinstance(value, Record):
+        return InvalidItem(index, rejection("data", ITEM, value))
+    symbol = visible_ascii("Symbol", value.get("Symbol"), MAX_SYMBOL)
+    cl_ord_id = visible_ascii("ClOrdID", value.get("ClOrdID"), MAX_CL_ORD_ID)
+    order_id = visible_ascii("OrderID", value.get("OrderID"), MAX_TARGET_ID)
+    orig_cl_ord_id = visible_ascii("OrigClOrdID", value.get("OrigClOrdID"), MAX_TARGET_ID)
+    transact_time = utc_time("TransactTime", value.get("TransactTime"))
+    timestamp = utc_time("Timestamp", value.get("Timestamp"))
+    if symbol is None:
+        symbol = rejection("Symbol", REQUIRED, None)
+    if order_id is None and orig_cl_ord_id is None:
+        order_id = rejection("OrderID", TARGET, None)
+    if (
+        isinstance(symbol, Rejection)
+        or isinstance(cl_ord_id, Rejection)
+        or isinstance(order_id, Rejection)
+        or isinstance(orig_cl_ord_id, Rejection)
+        or isinstance(transact_time, Rejection)
+        or isinstance(timestamp, Rejection)
+    ):
+        fields = (symbol, cl_ord_id, order_id, orig_cl_ord_id, transact_time, timestamp)
+        first = next(each for each in fields if isinstance(each, Rejection))
+        return InvalidItem(index, first, *(None if isinstance(each, Rejection) else each for each in fields[:4]))
+    if cl_ord_id is None:
+        cl_ord_id = derive_cl_ord_id(command_id, index)
+    forwarded = value.get("Timestamp")
+    assert forwarded is None or isinstance(forwarded, str)  # utc_time has seen it
+    return CancelItem(index, symbol, cl_ord_id, order_id, orig_cl_ord_id, transact_time, forwarded)
