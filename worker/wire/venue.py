@@ -176,6 +176,11 @@ def names_no_order(order_id: str | None) -> bool:
     return order_id is None or order_id in ("", "NONE")
 
 
+def stamp(timestamp: str | None) -> str:
+    """A ``Timestamp`` in a form that sorts by time as text, whatever its precision; absent sorts first."""
+    return timestamp.rstrip("Zz") if timestamp else ""
+
+
 def as_text(quantity: str | int | float | None) -> str | None:
     """A quantity as text, as the venue wrote it where it wrote a string."""
     return quantity if quantity is None or isinstance(quantity, str) else repr(quantity)

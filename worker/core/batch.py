@@ -1,0 +1,109 @@
+"""Which waiting cancels go into the next frame: kill lane first, arrival order, one lane per frame (contract 4.5).
+
+A frame is filled with what is already waiting and never waits for more. The rate budget is a token bucket.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from worker.core.cancel import CancelState, Phase
+from worker.wire.venue import CancelElement
+
+BURST_S: Final = 0.1
+"""How many seconds' worth of a rate may leave at once after a pause."""
+
+FRAME_OVERHEAD_BYTES: Final = 64
+"""``{"reqid":…,"type":"OrderCancelRequest","data":[]}`` with the largest reqid below 2^53."""
+
+ELEMENT_OVERHEAD_BYTES: Final = 110
+"""Names, quotes and commas of one element with every optional field."""
+
+
+class RateBudget:
+    """Tokens that refill at ``rate`` per second; a rate of 0 is no limit. Times are monotonic seconds."""
+
+    __slots__ = ("_burst", "_filled_at", "_rate", "_tokens")
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._burst = max(1.0, rate * BURST_S)
+        self._tokens = self._burst
+        self._filled_at = 0.0
+
+    def available(self, mono: float, wanted: int) -> int:
+        """How many of ``wanted`` may go now."""
+        if not self._rate:
+            return wanted
+        self._tokens = min(self._burst, self._tokens + max(0.0, mono - self._filled_at) * self._rate)
+        self._filled_at = mono
+        return min(wanted, int(self._tokens + 1e-9))
+
+    def spend(self, n: int) -> None:
+        """Take ``n`` tokens that ``available`` granted."""
+        if self._rate:
+            self._tokens -= n
+
+    def next_due(self, mono: float) -> float | None:
+        """When at least one token will be there; None for now or without a limit."""
+        if not self._rate or self._tokens >= 1.0:
+            return None
+        return mono + (1.0 - self._tokens) / self._rate
+
+
+class LaneQueue:
+    """Cancels of one lane that wait to be sent, in arrival order.
+
+    A cancel leaves by its phase or its lane changing; the entry left behind is skipped when its turn comes.
+    """
+
+    __slots__ = ("_waiting", "lane")
+
+    def __init__(self, lane: str) -> None:
+        self.lane = lane
+        self._waiting: deque[CancelState] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, cancel: CancelState) -> None:
+        """Add a cancel whose phase is QUEUED."""
+        self._waiting.append(cancel)
+
+    def put_back(self, cancels: list[CancelState]) -> None:
+        """Return cancels that could not go after all, ahead of the others."""
+        self._waiting.extendleft(reversed(cancels))
+
+    def head(self) -> CancelState | None:
+        """The next cancel that really waits, left in place; None if there is none."""
+        waiting = self._waiting
+        while waiting:
+            cancel = waiting[0]
+            if cancel.phase is Phase.QUEUED and cancel.command.lane == self.lane:
+                return cancel
+            waiting.popleft()
+        return None
+
+    def take(self) -> CancelState:
+        """Remove and return what ``head`` just showed."""
+        return self._waiting.popleft()
+
+
+def element_bytes(cancel: CancelState) -> int:
+    """An upper bound of one element's size on the wire; every character of an id is one ASCII byte or an escape of two."""
+    item = cancel.item
+    ids = len(item.symbol) + len(cancel.cl_ord_id) + len(cancel.order_id or "") + len(item.orig_cl_ord_id or "")
+    return ELEMENT_OVERHEAD_BYTES + 2 * (ids + len(item.timestamp or "")) + 27
+
+
+def element(cancel: CancelState, target: str, transact_time: str) -> CancelElement:
+    """One element of the request. ``target`` is the setting ``venue.target`` (contract section 2)."""
+    item = cancel.item
+    order_id, orig = item.order_id, item.orig_cl_ord_id
+    if order_id is not None and orig is not None:
+        if target == "order_id":
+            orig = None
+        elif target == "orig_cl_ord_id":
+            order_id = None
+    return CancelElement(item.symbol, cancel.cl_ord_id, transact_time, order_id, orig, item.timestamp)

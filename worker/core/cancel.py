@@ -1,0 +1,290 @@
+"""The life of one cancel: its phases, the legal moves between them, and what one report does to it.
+
+Only the venue's word ends a cancel that may have been sent; silence, a lost session or a refused frame are *doubt*, a
+phase like any other, left by asking the venue (contract 4.2). ``judge`` is protocol section 6 as one pure function.
+
+                     +-------------------------------------------------+
+                     v                                                 |
+    (new) ------> QUEUED --frame written--> SENT --PendingCancel--> PENDING
+      |              |                       |  \\--reason 3------> RUNNING
+      |              |                       v                         |
+      +-redelivered->+------------------> DOUBT <--time-out, loss------+     every phase may end in FINAL
+                 PARKED  (its delivery is void and it was never sent: it waits for the redelivery, nothing else)
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Literal
+
+from msgspec import Raw
+
+from worker.wire import venue
+from worker.wire.command import CancelItem, derive_cl_ord_id
+from worker.wire.event import CodeError, EventError, OrderState, RejectError, Sent
+from worker.wire.venue import Record
+
+if TYPE_CHECKING:
+    from worker.core.command import CommandState
+    from worker.core.session import SentFrame
+
+FRESH_IDS_RECOGNISED: Final = 8
+"""How many fresh ClOrdIDs of an earlier process a redelivered cancel recognises as its own (contract 3, reason 3)."""
+
+
+class Phase(Enum):
+    """Where a cancel stands."""
+
+    QUEUED = "queued"
+    SENT = "sent"
+    PENDING = "pending"
+    RUNNING = "running"
+    DOUBT = "doubt"
+    PARKED = "parked"
+    FINAL = "final"
+
+
+MOVES: Final[dict[Phase, frozenset[Phase]]] = {
+    Phase.QUEUED: frozenset({Phase.SENT, Phase.PENDING, Phase.RUNNING, Phase.DOUBT, Phase.PARKED, Phase.FINAL}),
+    Phase.SENT: frozenset({Phase.PENDING, Phase.RUNNING, Phase.DOUBT, Phase.FINAL}),
+    Phase.PENDING: frozenset({Phase.RUNNING, Phase.DOUBT, Phase.FINAL}),
+    Phase.RUNNING: frozenset({Phase.PENDING, Phase.DOUBT, Phase.FINAL}),
+    Phase.DOUBT: frozenset({Phase.QUEUED, Phase.PENDING, Phase.RUNNING, Phase.PARKED, Phase.FINAL}),
+    Phase.PARKED: frozenset({Phase.DOUBT, Phase.PENDING, Phase.RUNNING, Phase.FINAL}),
+    Phase.FINAL: frozenset(),
+}
+"""The legal moves. QUEUED reaches PENDING and RUNNING by reports on an earlier send, after doubt or from another worker."""
+
+
+class IllegalMoveError(AssertionError):
+    """A move outside ``MOVES``: a bug of the worker. Nothing was changed."""
+
+
+class CancelState:
+    """One cancel while it is in flight, and a little longer for reports that come after its final.
+
+    ``order_id`` is the target's OrderID as given or as learned from the venue; ``client_ids`` are client ids known to
+    name the target. ``cl_ord_id`` is the id of the next or last send, ``earlier_ids`` those of sends before it.
+    ``due`` is monotonic seconds; ``doubt_began`` is seconds on the clock that only runs while a session is ready.
+    """
+
+    __slots__ = (
+        "alone",
+        "attempt",
+        "cl_ord_id",
+        "client_ids",
+        "command",
+        "doubt_began",
+        "doubtful_attempt",
+        "doubts",
+        "due",
+        "duplicate",
+        "earlier_ids",
+        "error",
+        "exec_ids",
+        "frame",
+        "fresh",
+        "index",
+        "item",
+        "lookups",
+        "order",
+        "order_id",
+        "order_live",
+        "phase",
+        "refused",
+        "reject",
+        "reported",
+        "sent",
+        "sent_at",
+        "sent_mono",
+        "session_id",
+        "transact_time",
+        "unknown_since",
+    )
+
+    def __init__(self, command: CommandState, item: CancelItem) -> None:
+        self.command = command
+        self.item = item
+        self.index = item.index
+        self.cl_ord_id = item.cl_ord_id
+        self.order_id = item.order_id
+        self.client_ids: tuple[str, ...] = () if item.orig_cl_ord_id is None else (item.orig_cl_ord_id,)
+        self.earlier_ids: tuple[str, ...] = ()
+        self.phase = Phase.QUEUED
+        self.sent: Sent = "never"
+        self.attempt = 0
+        self.session_id: str | None = None
+        self.frame: SentFrame | None = None
+        self.transact_time = item.transact_time
+        self.sent_at: str | None = None
+        self.sent_mono = 0.0
+        self.reported: str | None = None
+        self.due = 0.0
+        self.exec_ids: tuple[str, ...] = ()
+        self.order: OrderState | None = None
+        self.order_live: bool | None = None
+        self.reject: tuple[Record, Raw] | None = None
+        self.refused: CodeError | None = None
+        self.error: EventError | None = None
+        self.duplicate = False
+        self.fresh = False
+        self.alone = False
+        self.lookups = 0
+        self.doubt_began: float | None = None
+        self.doubtful_attempt = -1
+        self.doubts = 0
+        self.unknown_since: float | None = None
+
+    def move(self, to: Phase) -> None:
+        """Change the phase. Raises ``IllegalMoveError`` for a move outside ``MOVES`` and then changes nothing."""
+        if to is not self.phase:
+            if to not in MOVES[self.phase]:
+                raise IllegalMoveError(f"{self.phase.value} -> {to.value}")
+            self.phase = to
+
+    def owns(self, cl_ord_id: str | None) -> bool:
+        """Whether ``cl_ord_id`` is the id of a send of this cancel, by this process or by an earlier one."""
+        if cl_ord_id is None:
+            return False
+        if cl_ord_id == self.cl_ord_id or cl_ord_id in self.earlier_ids:
+            return True
+        return self.command.redelivered and cl_ord_id in self.fresh_ids()
+
+    def fresh_ids(self) -> list[str]:
+        """The ids that sends after the first would use (contract 3, reason 3; ``venue.resend_id`` = ``new``)."""
+        command_id = self.command.command_id
+        return [derive_cl_ord_id(command_id, self.index, n) for n in range(2, FRESH_IDS_RECOGNISED + 2)]
+
+    def take_fresh_id(self) -> None:
+        """Use a new ClOrdID for the next send: the old one was refused for certain, or the setting asks for it."""
+        taken = {self.cl_ord_id, *self.earlier_ids}
+        n = 2
+        while (fresh := derive_cl_ord_id(self.command.command_id, self.index, n)) in taken:
+            n += 1
+        self.earlier_ids = (*self.earlier_ids, self.cl_ord_id)
+        self.cl_ord_id = fresh
+
+    def note_order(self, record: Record, live: bool | None) -> None:
+        """Keep what ``record`` proves of the order; an older record never replaces a newer one."""
+        if self.order is not None and venue.stamp(record.timestamp) < venue.stamp(self.order.as_of):
+            return
+        self.order = OrderState(
+            record.ord_status,
+            venue.as_text(record.cum_qty),
+            venue.as_text(record.leaves_qty),
+            venue.as_text(record.avg_px),
+            record.timestamp,
+        )
+        self.order_live = live
+
+
+Verdict = Literal[
+    "none",  # an event of its own, no change
+    "pending",  # accepted: wait for the outcome
+    "canceled",
+    "already_closed",
+    "cancel_rejected",
+    "look_up",  # a reject or a closing that the venue is asked about before it becomes an outcome
+    "unknown",  # the venue says it knows no such order: asked about as well
+    "running",  # another cancel or replace is running: wait for it
+    "running_ended",  # that other request came to an end and the order is still open
+    "duplicate",  # reason 6: an earlier send of this ClOrdID arrived
+]
+
+
+def concerns(cancel: CancelState, record: Record) -> bool:
+    """Whether the OrderIDs agree where both are known: otherwise the record settles nothing here (contract 4.2)."""
+    known = cancel.order_id
+    return known is None or venue.names_no_order(record.order_id) or record.order_id == known
+
+
+def is_request(cancel: CancelState, record: Record) -> bool:
+    """Whether ``record`` answers this very cancel, by its ClOrdID (protocol section 6, match 1)."""
+    return cancel.owns(record.cl_ord_id)
+
+
+def judge(cancel: CancelState, record: Record) -> Verdict:
+    """What one ExecutionReport means for a cancel that it concerns: the table of protocol section 6, and 5.4."""
+    ours = is_request(cancel, record)
+    match record.exec_type:
+        case "PendingCancel":
+            return "already_closed" if record.ord_status == "Filled" else "pending"
+        case "Canceled" | "Cancelled":
+            return "canceled" if ours else "already_closed"
+        case "CancelRejected":
+            return _judge_reject(cancel, record) if ours else _judge_other_reject(cancel)
+        case "Rejected":
+            if ours:
+                return _judge_reject(cancel, record)
+            return "already_closed" if record.cl_ord_id in cancel.client_ids else "look_up"
+        case "Trade":
+            return "already_closed" if venue.is_filled(record) else _judge_status(record)
+        case "Expired":
+            return "already_closed"
+        case "Replaced" | "ReplaceRejected":
+            closed = _judge_status(record)
+            return closed if closed != "none" else _judge_other_reject(cancel)
+        case _:
+            return _judge_status(record)
+
+
+def _judge_status(record: Record) -> Verdict:
+    """By OrdStatus, for every ExecType that says nothing by itself (protocol 5.1, last row)."""
+    if not venue.status_is_closed(record):
+        return "none"
+    if venue.is_canceled_word(record.ord_status) or record.ord_status == "Rejected":
+        return "look_up"  # closed, but by whose hand is not said
+    return "already_closed"
+
+
+def _judge_other_reject(cancel: CancelState) -> Verdict:
+    """The end of another request on the order: news only for a cancel that waits for just that (5.4, reason 3)."""
+    return "running_ended" if cancel.phase is Phase.RUNNING else "none"
+
+
+def _judge_reject(cancel: CancelState, record: Record) -> Verdict:
+    reason = _reject_code(record)
+    status = record.ord_status
+    if reason == venue.DUPLICATE_CL_ORD_ID:
+        return "duplicate"
+    if reason == venue.ALREADY_PENDING or (venue.status_is_pending(status) and reason != venue.UNKNOWN_ORDER):
+        return "running"
+    if status != "Rejected" and venue.status_is_closed(record):
+        # After an earlier send the order may have been canceled by that one: only the venue's history tells.
+        maybe_ours = venue.is_canceled_word(status) and (cancel.attempt > 1 or cancel.command.redelivered)
+        return "look_up" if maybe_ours else "already_closed"
+    if reason == venue.UNKNOWN_ORDER or status == "Rejected" or venue.names_no_order(record.order_id):
+        return "look_up" if record.exec_type == "Rejected" and reason != venue.UNKNOWN_ORDER else "unknown"
+    if reason == venue.TOO_LATE or not venue.status_is_known_open(status):
+        return "look_up"
+    return "cancel_rejected"
+
+
+def _reject_code(record: Record) -> int | None:
+    code = venue.reason_code(record.cxl_rej_reason)
+    if code is None and record.exec_type == "Rejected":
+        # A cancel refused as a message may carry the order's reason instead: 5 unknown order, 6 duplicate (FIX tag 103).
+        code = {5: venue.UNKNOWN_ORDER, 6: venue.DUPLICATE_CL_ORD_ID}.get(
+            venue.reason_code(record.ord_rej_reason) or -1
+        )
+    return code
+
+
+def live_after(record: Record) -> bool | None:
+    """Whether the order works after ``record``: None where the record cannot tell."""
+    if venue.is_canceled_word(record.exec_type) or record.exec_type == "Expired" or venue.is_filled(record):
+        return False
+    if record.exec_type in ("CancelRejected", "Rejected") and record.ord_status == "Rejected":
+        return None
+    if venue.status_is_closed(record):
+        return False
+    if record.ord_status is None or (venue.is_zero(record.leaves_qty) and venue.status_is_pending(record.ord_status)):
+        return None
+    return True
+
+
+def reject_error(record: Record) -> RejectError:
+    """``error`` of an event that rests on a reject (contract section 3)."""
+    reason = record.cxl_rej_reason if record.cxl_rej_reason is not None else record.ord_rej_reason
+    words = f"the venue refused the cancel: reason {reason}" if reason is not None else "the venue refused the cancel"
+    return RejectError(reason, record.text, f"{words}, {record.text}" if record.text else words)

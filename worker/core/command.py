@@ -1,0 +1,83 @@
+"""A command while it is in flight: which of its cancels are open, and when it may be settled (contract 4.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worker.core.facts import Delivery
+from worker.wire.command import Context, Lane
+
+if TYPE_CHECKING:
+    from worker.core.cancel import CancelState
+    from worker.core.effects import OutEvent
+
+
+class CommandState:
+    """One command: its deliveries, its cancels, and the final events that must be confirmed before it is settled.
+
+    ``deliveries`` has more than one entry when the publisher sent the command twice, and none while its delivery is
+    void. ``unfinished`` counts cancels without a final, ``unconfirmed`` finals without a confirm. ``dead`` says that
+    the command ends in ``cancel.dead``. ``finals`` keeps what was said, for a later duplicate.
+    """
+
+    __slots__ = (
+        "body_digest",
+        "cancels",
+        "command_id",
+        "context",
+        "dead",
+        "deadline_us",
+        "deliveries",
+        "enqueued",
+        "finals",
+        "handed_back",
+        "lane",
+        "received",
+        "received_us",
+        "redelivered",
+        "requeued",
+        "suspect",
+        "unconfirmed",
+        "unfinished",
+    )
+
+    def __init__(
+        self,
+        command_id: str,
+        context: Context,
+        lane: Lane,
+        delivery: Delivery,
+        redelivered: bool,
+        body_digest: bytes,
+        received_us: int,
+        received: str,
+        enqueued: str | None,
+    ) -> None:
+        self.command_id = command_id
+        self.context = context
+        self.lane: Lane = lane
+        self.deliveries: list[Delivery] = [delivery]
+        self.redelivered = redelivered
+        self.requeued = context.has_x_death or context.requeue_of is not None
+        self.body_digest = body_digest
+        self.received_us = received_us
+        self.received = received
+        self.enqueued = enqueued
+        self.deadline_us = context.deadline_us
+        self.cancels: list[CancelState] = []
+        self.unfinished = 0
+        self.unconfirmed = 0
+        self.dead = False
+        self.suspect = False
+        self.handed_back = False
+        self.finals: list[OutEvent] = []
+
+    @property
+    def may_be_settled(self) -> bool:
+        """Every cancel has its final and every final is confirmed."""
+        return self.unfinished == 0 and self.unconfirmed == 0
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether this process handed any cancel of the command to a socket, or any final of it was made."""
+        return bool(self.finals) or any(c.attempt for c in self.cancels)

@@ -1,0 +1,608 @@
+"""What becomes of each cancel: reports, doubt and time-outs in, events and finals out (contract sections 3 and 4)."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from hashlib import sha256
+from typing import Final, Literal
+
+from msgspec import UNSET, Raw
+
+from worker.config import Config
+from worker.core.batch import LaneQueue
+from worker.core.cancel import CancelState, Phase, is_request, judge, live_after, reject_error
+from worker.core.clock import Now
+from worker.core.command import CommandState
+from worker.core.effects import Effect, OutEvent, Reply
+from worker.core.inflight import Inflight
+from worker.core.outbox import Outbox
+from worker.core.reconcile import Conclusion
+from worker.core.stats import Stats
+from worker.wire import event as wire
+from worker.wire import venue
+from worker.wire.command import Context, InvalidItem, Lane
+from worker.wire.event import CodeError, Event, EventError, InputError, OrderState, Sent, Times
+from worker.wire.timestamp import format_utc
+from worker.wire.venue import Record
+
+EXEC_IDS_KEPT: Final = 256
+"""ExecIDs remembered per cancel for de-duplication; an order with more reports than that is not a cancel's concern."""
+
+Wait = Literal["pending", "running", "lookup", "window"]
+
+
+class ReadyClock:
+    """Seconds during which a session was ready: the time that counts for ``venue.doubt_window``."""
+
+    __slots__ = ("_since", "_total")
+
+    def __init__(self) -> None:
+        self._total = 0.0
+        self._since: float | None = None
+
+    def run(self, on: bool, mono: float) -> None:
+        """Start or stop the clock."""
+        if on and self._since is None:
+            self._since = mono
+        elif not on and self._since is not None:
+            self._total += mono - self._since
+            self._since = None
+
+    def read(self, mono: float) -> float:
+        """Ready seconds so far."""
+        return self._total if self._since is None else self._total + mono - self._since
+
+
+class Desk:
+    """Every cancel in flight and every event about it.
+
+    ``doubtful`` lists, per lane, the cancels whose look-up may begin. Commands whose last final is confirmed are
+    handed to nobody: the engine asks ``CommandState.may_be_settled``.
+    """
+
+    def __init__(self, config: Config, worker: str, effects: list[Effect], outbox: Outbox, stats: Stats) -> None:
+        self._settings = config.venue
+        self._replies = config.results.reply_to
+        self._worker = worker
+        self._effects = effects
+        self._outbox = outbox
+        self._stats = stats
+        self.inflight = Inflight(config.results.memory)
+        self.queues: dict[Lane, LaneQueue] = {"kill": LaneQueue("kill"), "cancel": LaneQueue("cancel")}
+        self.doubtful: dict[Lane, list[CancelState]] = {"kill": [], "cancel": []}
+        self.ready_clock = ReadyClock()
+        self._unreported: deque[tuple[float, CancelState, int]] = deque()
+        self._waits: list[tuple[float, int, Wait, CancelState]] = []
+        self._wait_count = 0
+
+    # -- reports
+
+    def apply(self, record: Record, raw: Raw, now: Now, *, session_id: str | None, replayed: bool) -> bool:
+        """Judge one ExecutionReport for every cancel it concerns (protocol section 6). False: it concerns none."""
+        cancels = self.inflight.find(record)
+        if not cancels:
+            return False
+        exec_id = record.exec_id or sha256(raw).hexdigest()
+        for cancel in tuple(cancels):
+            if exec_id in cancel.exec_ids:
+                self._stats.duplicate_reports += 1
+                continue
+            cancel.exec_ids = (*cancel.exec_ids[1 - EXEC_IDS_KEPT :], exec_id)
+            self._apply_to(cancel, record, raw, exec_id, now, session_id, replayed)
+        return True
+
+    def _apply_to(
+        self,
+        cancel: CancelState,
+        record: Record,
+        raw: Raw,
+        exec_id: str,
+        now: Now,
+        session_id: str | None,
+        replayed: bool,
+    ) -> None:
+        old = replayed and self._is_older(cancel, record)
+        if cancel.phase is Phase.FINAL:
+            if not old:
+                self._stats.late_reports += 1
+                self._publish_report(cancel, "report", record, raw, exec_id, now, late=True)
+            return
+        self._learn(cancel, record)
+        ours = is_request(cancel, record)
+        verdict = judge(cancel, record)
+        live = live_after(record)
+        if record.ord_status is not None and not (live is None and record.ord_status == "Rejected"):
+            cancel.note_order(record, live)
+        if ours:
+            cancel.sent = "yes"
+        cancel.reported = format_utc(now.utc_us)
+        if cancel.session_id is None:
+            cancel.session_id = session_id
+        if cancel.phase is Phase.SENT:
+            self._stats.first_report.observe(now.mono - cancel.sent_mono)
+        match verdict:
+            case "canceled":
+                self.finish(cancel, "canceled", now, raw=raw, live=False)
+            case "already_closed":
+                error = reject_error(record) if record.exec_type in ("CancelRejected", "Rejected") else None
+                self.finish(cancel, "already_closed", now, raw=raw, live=False, error=error)
+            case "cancel_rejected":
+                self.finish(cancel, "cancel_rejected", now, raw=raw, live=True, error=reject_error(record))
+            case "pending":
+                # Another's PendingCancel says nothing new of a cancel that is not sent, or that is being asked about.
+                waits = ours or cancel.phase in (Phase.SENT, Phase.RUNNING)
+                self._publish_report(cancel, "pending_cancel", record, raw, exec_id, now)
+                if waits:
+                    self._wait(cancel, Phase.PENDING, now)
+            case "none":
+                if not old:
+                    self._publish_report(cancel, "report", record, raw, exec_id, now)
+            case _:
+                self._publish_report(cancel, "report", record, raw, exec_id, now)
+                self._unsettled(cancel, verdict, record, raw, now)
+
+    def _unsettled(self, cancel: CancelState, verdict: str, record: Record, raw: Raw, now: Now) -> None:
+        """A report that is an answer but not yet an outcome: wait, or ask (contract section 3, reasons 0, 1, 3, 6)."""
+        if verdict == "running":
+            cancel.fresh = True
+            self._wait(cancel, Phase.RUNNING, now)
+            return
+        if verdict == "running_ended":
+            self.doubt(cancel, "running_request", now, announce=False)
+            return
+        if verdict == "duplicate":
+            cancel.duplicate = True
+        elif is_request(cancel, record):
+            cancel.reject = (record, Raw(bytes(raw)))
+            if verdict == "unknown" and cancel.unknown_since is None:
+                cancel.unknown_since = now.mono
+        reasons = {"duplicate": "duplicate_id", "unknown": "unknown_order"}
+        if cancel.phase is not Phase.QUEUED or cancel.attempt or is_request(cancel, record):
+            self.doubt(cancel, reasons.get(verdict, "unclear_report"), now, announce=False)
+
+    @staticmethod
+    def _is_older(cancel: CancelState, record: Record) -> bool:
+        """Whether a replayed report is from before the command: evidence, but no news to publish."""
+        command = cancel.command
+        return venue.stamp(record.timestamp) < venue.stamp(command.enqueued or command.received)
+
+    def _learn(self, cancel: CancelState, record: Record) -> None:
+        """Ids that a report tells of the target: its OrderID where only a client id was given, and new client ids."""
+        if cancel.order_id is None and record.order_id is not None and not venue.names_no_order(record.order_id):
+            if not (is_request(cancel, record) and record.ord_status == "Rejected"):
+                self.inflight.learn_order(cancel, record.order_id)
+        if (
+            record.exec_type in ("New", "PendingNew", "Replaced")
+            and record.cl_ord_id
+            and not cancel.owns(record.cl_ord_id)
+        ):
+            self.inflight.learn_client(cancel, record.cl_ord_id)
+
+    # -- waiting
+
+    def was_sent(self, cancel: CancelState, now: Now) -> None:
+        """The cancel's frame was handed to a socket: the first report is due in ``venue.report_timeout``."""
+        cancel.due = now.mono + self._settings.report_timeout
+        self._unreported.append((cancel.due, cancel, cancel.attempt))
+
+    def _wait(self, cancel: CancelState, phase: Phase, now: Now) -> None:
+        settings = self._settings
+        pending = phase is Phase.PENDING
+        cancel.move(phase)
+        cancel.due = now.mono + (settings.pending_timeout if pending else settings.report_timeout)
+        self._set(cancel.due, "pending" if pending else "running", cancel)
+
+    def _set(self, due: float, wait: Wait, cancel: CancelState) -> None:
+        self._wait_count += 1
+        heapq.heappush(self._waits, (due, self._wait_count, wait, cancel))
+
+    def doubt(self, cancel: CancelState, reason: str, now: Now, *, announce: bool = True) -> None:
+        """The cancel's fate is not known: ask the venue. ``announce`` publishes ``doubtful`` once per attempt."""
+        self.detach(cancel)
+        if cancel.phase is not Phase.DOUBT:
+            cancel.move(Phase.DOUBT)
+            cancel.doubts += 1
+            self._stats.doubts.add(reason)
+            self._schedule_lookup(cancel, now)
+        if cancel.doubt_began is None:
+            cancel.doubt_began = self.ready_clock.read(now.mono)
+            self._set(now.mono + self._settings.doubt_window, "window", cancel)
+        if announce and cancel.doubtful_attempt != cancel.attempt:
+            cancel.doubtful_attempt = cancel.attempt
+            message = f"no conclusive word from the venue ({reason.replace('_', ' ')}); asking it"
+            self._publish(
+                cancel,
+                "doubtful",
+                now,
+                wire.attempt_id(cancel.command.command_id, cancel.index, "doubtful", cancel.attempt),
+                final=False,
+                live=None,
+                error=cancel.error or CodeError(reason, None, message),
+            )
+
+    def _schedule_lookup(self, cancel: CancelState, now: Now) -> None:
+        """The first look-up begins at once, each further one after a growing wait."""
+        settings = self._settings
+        if cancel.lookups == 0:
+            self.doubtful[cancel.command.lane].append(cancel)
+            return
+        wait: float = min(settings.lookup_max, settings.lookup_min * 2.0 ** min(cancel.lookups - 1, 30))
+        self._set(now.mono + wait, "lookup", cancel)
+
+    def ask_again(self, cancel: CancelState, now: Now) -> None:
+        """A look-up proved nothing: another one follows."""
+        self._schedule_lookup(cancel, now)
+
+    def tick(self, now: Now) -> None:
+        """Act on every time that has come."""
+        mono = now.mono
+        unreported = self._unreported
+        while unreported and unreported[0][0] <= mono:
+            _, cancel, attempt = unreported.popleft()
+            if cancel.phase is Phase.SENT and cancel.attempt == attempt:
+                self.doubt(cancel, "no_report", now)
+        while self._waits and self._waits[0][0] <= mono:
+            due, _, wait, cancel = heapq.heappop(self._waits)
+            self._waited(cancel, wait, due, now)
+
+    def _waited(self, cancel: CancelState, wait: Wait, due: float, now: Now) -> None:
+        if wait == "lookup":
+            if cancel.phase is Phase.DOUBT:
+                self.doubtful[cancel.command.lane].append(cancel)
+        elif wait == "window":
+            self._window_over(cancel, now)
+        elif cancel.due == due and cancel.phase is (Phase.PENDING if wait == "pending" else Phase.RUNNING):
+            if wait == "pending":
+                self.doubt(cancel, "pending", now)
+            else:
+                self.doubt(cancel, "running_request", now, announce=False)
+
+    def _window_over(self, cancel: CancelState, now: Now) -> None:
+        """``venue.doubt_window`` may be used up; only time with a ready session counts."""
+        if cancel.phase in (Phase.FINAL, Phase.PARKED) or cancel.doubt_began is None:
+            return
+        left = self._settings.doubt_window - (self.ready_clock.read(now.mono) - cancel.doubt_began)
+        if left > 1e-6 or cancel.phase is Phase.QUEUED:
+            self._set(now.mono + max(left, 0.1), "window", cancel)
+            return
+        self.unresolved(cancel, now, "the venue gave no conclusive word within the doubt window")
+
+    def next_due(self) -> float | None:
+        """Monotonic seconds of the next thing ``tick`` would do."""
+        due = self._unreported[0][0] if self._unreported else None
+        if self._waits and (due is None or self._waits[0][0] < due):
+            due = self._waits[0][0]
+        return due
+
+    # -- answers of a look-up
+
+    def concluded(self, cancel: CancelState, conclusion: Conclusion, record: Record | None, now: Now) -> None:
+        """Act on what a look-up proved. The cancel is in DOUBT (contract 4.2, 4.3)."""
+        cancel.lookups += 1
+        if record is not None:
+            if cancel.order_id is None and record.order_id is not None:
+                self.inflight.learn_order(cancel, record.order_id)
+            live = None if conclusion == "unclear" else conclusion not in ("canceled", "already_closed")
+            cancel.note_order(record, live)
+            cancel.unknown_since = None
+            if cancel.owns(record.cl_ord_id):
+                cancel.sent = "yes"
+        match conclusion:
+            case "canceled":
+                self.finish(cancel, "canceled", now, live=False)
+            case "already_closed":
+                self._closed_by_lookup(cancel, now)
+            case "working":
+                self._working(cancel, now)
+            case "pending":
+                self._wait(cancel, Phase.PENDING, now)
+            case "running":
+                self._wait(cancel, Phase.RUNNING, now)
+            case "absent":
+                self._absent(cancel, now)
+            case "unclear":
+                self.ask_again(cancel, now)
+
+    def _closed_by_lookup(self, cancel: CancelState, now: Now) -> None:
+        if cancel.refused is not None:
+            self.finish(cancel, "refused", now, live=False, error=cancel.refused)
+            return
+        self._finish_by_reject(cancel, "already_closed", now, live=False)
+
+    def _finish_by_reject(self, cancel: CancelState, outcome: str, now: Now, live: bool | None) -> None:
+        """A final that rests on a look-up and, where there was one, on the reject that made it necessary."""
+        if cancel.reject is None:
+            self.finish(cancel, outcome, now, live=live)
+            return
+        record, raw = cancel.reject
+        self.finish(cancel, outcome, now, raw=raw, live=live, error=reject_error(record))
+
+    def _working(self, cancel: CancelState, now: Now) -> None:
+        """The look-up found the order working without an answer to this cancel."""
+        command = cancel.command
+        if cancel.reject is not None:
+            self._finish_by_reject(cancel, "cancel_rejected", now, live=True)
+        elif cancel.refused is not None:
+            self.finish(cancel, "refused", now, live=True, error=cancel.refused)
+        elif cancel.duplicate or cancel.attempt > self._settings.max_resends:
+            self.ask_again(cancel, now)
+        elif not command.deliveries:
+            cancel.move(Phase.PARKED)  # whoever gets the redelivery looks up and sends
+        elif command.deadline_us is not None and now.utc_us > command.deadline_us:
+            self.deadline_passed(cancel, now)
+        else:
+            if cancel.fresh or (self._settings.resend_id == "new" and cancel.sent != "never"):
+                cancel.fresh = False
+                cancel.take_fresh_id()
+                self.inflight.learn_request(cancel)
+            if cancel.attempt:
+                self._stats.resends += 1
+            cancel.move(Phase.QUEUED)
+            self.queues[command.lane].put(cancel)
+
+    def _absent(self, cancel: CancelState, now: Now) -> None:
+        """The venue showed that it knows no such order; it must say so over ``venue.unknown_wait`` (contract 3)."""
+        if cancel.refused is not None:
+            self.finish(cancel, "refused", now, live=None, error=cancel.refused)
+            return
+        if cancel.unknown_since is None:
+            cancel.unknown_since = now.mono
+        if now.mono - cancel.unknown_since >= self._settings.unknown_wait:
+            self._finish_by_reject(cancel, "unknown_order", now, live=None)
+        else:
+            self.ask_again(cancel, now)
+
+    # -- finals
+
+    def deadline_passed(self, cancel: CancelState, now: Now) -> None:
+        """The deadline passed before a send; after any doubt the order was just seen working (contract section 3)."""
+        message = f"not sent after its deadline {cancel.command.context.deadline_text}"
+        live = None if cancel.sent == "never" else cancel.order_live
+        self.finish(cancel, "deadline_passed", now, live=live, error=CodeError("deadline", None, message))
+
+    def unresolved(self, cancel: CancelState, now: Now, message: str) -> None:
+        """Still doubtful: for a person, in the dead letters."""
+        self.detach(cancel)
+        self.finish(cancel, "unresolved", now, live=cancel.order_live, error=CodeError("unresolved", None, message))
+
+    def finish(
+        self,
+        cancel: CancelState,
+        outcome: str,
+        now: Now,
+        *,
+        live: bool | None,
+        raw: Raw | None = None,
+        error: EventError | None = None,
+    ) -> None:
+        """Give a cancel its one final event."""
+        self.detach(cancel)
+        cancel.move(Phase.FINAL)
+        command = cancel.command
+        unresolved = outcome == "unresolved"
+        make_id = wire.unresolved_id if unresolved else wire.final_id
+        supersedes = (
+            wire.unresolved_id(command.command_id, cancel.index) if command.requeued and not unresolved else None
+        )
+        command.unfinished -= 1
+        if outcome in wire.DEAD_LETTERED:
+            command.dead = True
+        self.inflight.end(cancel)
+        self._stats.final_delay[command.lane].observe((now.utc_us - command.received_us) / 1e6)
+        self._publish(
+            cancel,
+            outcome,
+            now,
+            make_id(command.command_id, cancel.index),
+            final=True,
+            live=live,
+            raw=raw,
+            error=error,
+            supersedes=supersedes,
+        )
+
+    def detach(self, cancel: CancelState) -> None:
+        """The cancel no longer waits on its last send."""
+        frame = cancel.frame
+        if frame is not None:
+            cancel.frame = None
+            frame.unanswered -= 1
+            frame.session.inflight -= 1
+            self._stats.inflight[frame.lane] -= 1
+            if not frame.unanswered:
+                frame.session.frames.pop(frame.reqid, None)
+
+    # -- events
+
+    def _publish_report(
+        self,
+        cancel: CancelState,
+        outcome: str,
+        record: Record,
+        raw: Raw,
+        exec_id: str,
+        now: Now,
+        late: bool = False,
+    ) -> None:
+        live = live_after(record)
+        if outcome == "pending_cancel":
+            live = None if venue.is_zero(record.leaves_qty) else True
+        error = reject_error(record) if record.exec_type in ("CancelRejected", "Rejected") else None
+        event_id = wire.report_id(cancel.command.command_id, cancel.index, exec_id)
+        self._publish(cancel, outcome, now, event_id, final=False, live=live, raw=raw, error=error, late=late)
+
+    def _publish(
+        self,
+        cancel: CancelState,
+        outcome: str,
+        now: Now,
+        event_id: str,
+        *,
+        final: bool,
+        live: bool | None,
+        raw: Raw | None = None,
+        error: EventError | None = None,
+        supersedes: str | None = None,
+        late: bool = False,
+    ) -> None:
+        item, command = cancel.item, cancel.command
+        times = Times(command.enqueued, command.received, cancel.sent_at, cancel.reported, format_utc(now.utc_us))
+        self._emit(
+            command,
+            outcome,
+            final,
+            event_id,
+            now,
+            times,
+            index=cancel.index,
+            sent=cancel.sent,
+            live=live,
+            symbol=item.symbol,
+            cl_ord_id=cancel.cl_ord_id,
+            orig_cl_ord_id=item.orig_cl_ord_id,
+            order_id=cancel.order_id,
+            order=cancel.order,
+            raw=raw,
+            error=error,
+            supersedes=supersedes,
+            late=late,
+            attempt=cancel.attempt,
+            session_id=cancel.session_id,
+        )
+
+    def invalid_item(self, command: CommandState, item: InvalidItem, now: Now) -> None:
+        """One spoiled item: its final, and the command's way to the dead letters (contract section 2)."""
+        command.dead = True
+        rejection = item.rejection
+        self._emit(
+            command,
+            "invalid",
+            True,
+            wire.final_id(command.command_id, item.index),
+            now,
+            Times(command.enqueued, command.received, None, None, format_utc(now.utc_us)),
+            index=item.index,
+            symbol=item.symbol,
+            cl_ord_id=item.cl_ord_id,
+            orig_cl_ord_id=item.orig_cl_ord_id,
+            order_id=item.order_id,
+            error=InputError(rejection.field, rejection.rule, rejection.message),
+            supersedes=wire.unresolved_id(command.command_id, item.index) if command.requeued else None,
+        )
+
+    def whole_command(
+        self, command: CommandState, outcome: str, body_sha256_hex: str, error: InputError, now: Now
+    ) -> None:
+        """One event that is the final of every cancel of a body: ``invalid`` or ``unauthorized`` (contract section 3)."""
+        command.dead = True
+        self._emit(
+            command,
+            outcome,
+            True,
+            wire.command_event_id(command.context.command_id, body_sha256_hex, outcome),
+            now,
+            Times(command.enqueued, command.received, None, None, format_utc(now.utc_us)),
+            error=error,
+        )
+
+    def _emit(
+        self,
+        command: CommandState,
+        outcome: str,
+        final: bool,
+        event_id: str,
+        now: Now,
+        times: Times,
+        *,
+        index: int | None = None,
+        sent: Sent = "never",
+        live: bool | None = None,
+        symbol: str | None = None,
+        cl_ord_id: str | None = None,
+        orig_cl_ord_id: str | None = None,
+        order_id: str | None = None,
+        order: OrderState | None = None,
+        raw: Raw | None = None,
+        error: EventError | None = None,
+        supersedes: str | None = None,
+        late: bool = False,
+        attempt: int = 0,
+        session_id: str | None = None,
+    ) -> None:
+        context = command.context
+        body = wire.encode_event(
+            Event(
+                event_id,
+                context.command_id,
+                index,
+                outcome,
+                final,
+                sent,
+                live,
+                symbol,
+                cl_ord_id,
+                orig_cl_ord_id,
+                order_id,
+                order,
+                raw,
+                error,
+                supersedes,
+                late,
+                attempt,
+                command.lane,
+                self._worker,
+                session_id,
+                context.user_id,
+                context.app_id,
+                context.reason,
+                times,
+                context.deadline_text if context.deadline_text is not None else UNSET,
+                context.traceparent if context.traceparent is not None else UNSET,
+                context.tracestate if context.tracestate is not None else UNSET,
+            )
+        )
+        event = OutEvent(
+            event_id,
+            command.lane,
+            wire.routing_key(outcome, final, symbol),
+            body,
+            outcome,
+            final,
+            context.command_id,
+            context.correlation_id,
+            event_headers(context, final),
+            now.utc_us // 1_000_000,
+            index,
+            command if final else None,
+        )
+        if final:
+            command.unconfirmed += 1
+            command.finals.append(event)
+            self._stats.finals[outcome] += 1
+        else:
+            self._stats.infos[outcome] += 1
+        self._outbox.publish(event)
+        if final:
+            self.reply(event, context.reply_to)
+
+    def reply(self, event: OutEvent, reply_to: str | None) -> None:
+        """Send a final to whoever asked for an answer, best effort (contract section 2)."""
+        if reply_to and self._replies:
+            self._effects.append(Reply(event, reply_to))
+
+
+def event_headers(context: Context, final: bool) -> dict[str, str | bool]:
+    """AMQP headers of an event: ``command_id``, ``final``, and what the command brought along (contract 2 and 3)."""
+    headers: dict[str, str | bool] = {"final": final}
+    if context.command_id is not None:
+        headers["command_id"] = context.command_id
+    if context.traceparent is not None:
+        headers["traceparent"] = context.traceparent
+    if context.tracestate is not None:
+        headers["tracestate"] = context.tracestate
+    if context.reason is not None:
+        headers["reason"] = context.reason
+    if context.deadline_text is not None:
+        headers["deadline"] = context.deadline_text
+    return headers

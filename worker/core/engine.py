@@ -1,0 +1,329 @@
+"""The engine: facts in, effects out. It joins the parts of the core and holds all state of the worker.
+
+``step`` is told what happened and appends what is to be done to ``effects``; ``flush`` fills frames with the cancels
+that wait, and is called once per turn of the loop; ``tick`` acts on times that have come. None of them ever waits, so a
+step is atomic. Effects are to be carried out in order and in the same turn: a frame that ``flush`` made was checked
+against its deadline at ``now`` (faults I4).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, assert_never
+
+from worker.config import Config
+from worker.core.batch import FRAME_OVERHEAD_BYTES, RateBudget, element, element_bytes
+from worker.core.cancel import CancelState, Phase
+from worker.core.clock import Now
+from worker.core.desk import Desk
+from worker.core.effects import Consume, Effect, Note, OutEvent, SendText, Stopped
+from worker.core.facts import (
+    CommandDelivered,
+    ConsumerLost,
+    ConsumerStopped,
+    ConsumerUp,
+    EventConfirmed,
+    EventNacked,
+    EventReturned,
+    Fact,
+    FrameReceived,
+    GraceOver,
+    PublisherLost,
+    PublisherUp,
+    SessionLost,
+    SessionOpened,
+    StopAsked,
+)
+from worker.core.intake import Intake
+from worker.core.lookups import Lookups
+from worker.core.outbox import LANES, Outbox
+from worker.core.session import SentFrame, SessionState
+from worker.core.sessions import Sessions
+from worker.core.stats import Stats
+from worker.wire import event as wire
+from worker.wire import venue
+from worker.wire.command import Lane
+from worker.wire.event import Event, Times
+from worker.wire.timestamp import format_utc
+
+Intent = Literal["down", "idle", "consuming", "stopping"]
+"""A lane's consumer: no channel; a channel that takes nothing; taking commands; asked to stop."""
+
+
+class Engine:
+    """The whole state of one worker. ``worker`` is its name in events, unique per process."""
+
+    def __init__(self, config: Config, worker: str, now: Now) -> None:
+        self._config = config
+        self._worker = worker
+        self.effects: list[Effect] = []
+        self.stats = Stats()
+        self.outbox = Outbox(self.effects, config.results.retry_min, config.results.retry_max)
+        self.desk = Desk(config, worker, self.effects, self.outbox, self.stats)
+        self.lookups = Lookups(config.venue, self.desk, self.stats)
+        self.sessions = Sessions(config.venue, self.desk, self.lookups, self.effects, self.stats)
+        self.intake = Intake(config, self.desk, self.outbox, self.effects, self.stats)
+        self.consumers: dict[Lane, Intent] = {"kill": "down", "cancel": "down"}
+        self.stopping = False
+        self._stopped = False
+        self._unready_since: float | None = now.mono
+        self._announced_unavailable = False
+        self._announcements = 0
+        self._rates: Final = {"kill": RateBudget(config.kill.rate_limit), "cancel": RateBudget(config.venue.rate_limit)}
+        self._frame_rate = RateBudget(config.venue.frames_per_second)
+        self._bounds: Final = {"kill": config.kill.max_inflight, "cancel": config.broker.max_inflight}
+        self._flush_due: float | None = None
+
+    # -- facts
+
+    def step(self, fact: Fact, now: Now) -> None:
+        """Take in one fact; what is to be done is appended to ``effects``."""
+        match fact:
+            case FrameReceived():
+                self.sessions.received(fact, now)
+                self._steer()
+            case CommandDelivered():
+                self.intake.taken(fact, now)
+            case EventConfirmed():
+                self.stats.events_confirmed[fact.event.lane] += 1
+                self.intake.confirmed(fact.event, now)
+                self._stop_if_done()
+            case EventNacked():
+                self.stats.events_nacked[fact.event.lane] += 1
+                self._refused(fact.event, "refused by a queue bound to the results exchange", now)
+            case EventReturned():
+                self.stats.events_returned[fact.event.lane] += 1
+                self._refused(fact.event, f"no queue takes it: {fact.code} {fact.text}", now)
+            case PublisherUp():
+                self.outbox.publisher_up(fact.lane)
+            case PublisherLost():
+                self.outbox.publisher_lost(fact.lane)
+            case ConsumerUp():
+                self.consumers[fact.lane] = "idle"
+                self._steer()
+            case ConsumerStopped():
+                self._consumer_stopped(fact.lane, now)
+            case ConsumerLost():
+                self.consumers[fact.lane] = "down"
+                self.intake.deliveries_lost(fact.lane, now)
+                self._stop_if_done()
+            case SessionOpened():
+                self.sessions.opened(fact, now)
+            case SessionLost():
+                self.sessions.lost(fact, now)
+                self._steer()
+            case StopAsked():
+                self._stop_asked(now)
+            case GraceOver():
+                self._grace_over()
+            case _:
+                assert_never(fact)
+
+    def _refused(self, event: OutEvent, reason: str, now: Now) -> None:
+        wait = self.outbox.refused_by_broker(event, reason, now)
+        fields: dict[str, object] = {
+            "event_id": event.event_id,
+            "command_id": event.command_id,
+            "outcome": event.outcome,
+            "routing_key": event.routing_key,
+            "reason": reason,
+            "retry_in_s": round(wait, 3),
+        }
+        self.effects.append(Note("event_refused", "warning", fields))
+
+    # -- taking commands
+
+    def _steer(self) -> None:
+        """Take commands exactly while a session is ready and nobody asked to stop (contract 4.6, 4.7)."""
+        wanted = self.sessions.ready and not self.stopping
+        for lane in LANES:
+            intent = self.consumers[lane]
+            if wanted and intent == "idle":
+                self.consumers[lane] = "consuming"
+                self.effects.append(Consume(lane, True))
+            elif not wanted and intent == "consuming":
+                self.consumers[lane] = "stopping"
+                self.effects.append(Consume(lane, False))
+
+    def _consumer_stopped(self, lane: Lane, now: Now) -> None:
+        """No delivery is on its way any more: now is the one moment to hand back what was not sent."""
+        self.consumers[lane] = "idle"
+        if self.stopping or not self.sessions.ready:
+            self.intake.hand_back_unsent(lane, now)
+        self._steer()
+        self._stop_if_done()
+
+    # -- stopping
+
+    def _stop_asked(self, now: Now) -> None:
+        self.stopping = True
+        self._steer()
+        for lane in LANES:
+            if self.consumers[lane] in ("idle", "down"):
+                self.intake.hand_back_unsent(lane, now)
+        self._stop_if_done()
+
+    def _grace_over(self) -> None:
+        self.intake.hand_back_all()
+        self._stop()
+
+    def _stop_if_done(self) -> None:
+        if not self.stopping or self._stopped:
+            return
+        self.intake.drop_parked()
+        if self.intake.is_empty and not len(self.outbox) and "stopping" not in self.consumers.values():
+            self._stop()
+
+    def _stop(self) -> None:
+        if not self._stopped:
+            self._stopped = True
+            self.effects.append(Stopped())
+
+    # -- sending
+
+    def flush(self, now: Now) -> None:
+        """Send what waits, kill lane first, and begin look-ups that are due; once per turn of the loop."""
+        self._flush_due = None
+        if self.lookups.wanted():
+            session = self.sessions.pick()
+            if session is not None:
+                self.lookups.start(session, now)
+        for lane in LANES:
+            if len(self.desk.queues[lane]):
+                self._flush_lane(lane, now)
+
+    def _flush_lane(self, lane: Lane, now: Now) -> None:
+        queue, rate, frame_rate = self.desk.queues[lane], self._rates[lane], self._frame_rate
+        most, most_bytes = self._config.venue.max_batch, self._config.venue.max_frame_bytes
+        while (head := queue.head()) is not None:
+            if self._is_past_deadline(head, now):
+                queue.take()
+                self.desk.deadline_passed(head, now)
+                continue
+            session = self.sessions.pick()
+            if session is None:
+                return
+            room = self._bounds[lane] - self.stats.inflight[lane]
+            wanted = 1 if head.alone else most
+            allowed = min(room, rate.available(now.mono, wanted))
+            if lane == "cancel" and not frame_rate.available(now.mono, 1):
+                allowed = 0
+            if allowed <= 0:
+                self._flush_due = rate.next_due(now.mono) or frame_rate.next_due(now.mono)
+                return
+            batch = [queue.take()]
+            size = FRAME_OVERHEAD_BYTES + element_bytes(head)
+            while len(batch) < allowed and not head.alone and (cancel := queue.head()) is not None:
+                size += element_bytes(cancel)
+                if cancel.alone or size > most_bytes or self._is_past_deadline(cancel, now):
+                    break
+                batch.append(queue.take())
+            rate.spend(len(batch))
+            frame_rate.spend(1)
+            self._send(session, lane, batch, now)
+
+    @staticmethod
+    def _is_past_deadline(cancel: CancelState, now: Now) -> bool:
+        deadline_us = cancel.command.deadline_us
+        return deadline_us is not None and now.utc_us > deadline_us
+
+    def _send(self, session: SessionState, lane: Lane, batch: list[CancelState], now: Now) -> None:
+        """Register the cancels, then hand their frame to the session: no report can overtake its cancel."""
+        desk, stats, target = self.desk, self.stats, self._config.venue.target
+        sent_at = format_utc(now.utc_us)
+        reqid = session.take_reqid()
+        frame = SentFrame(session, reqid, lane, batch)
+        session.frames[reqid] = frame
+        session.inflight += len(batch)
+        elements = []
+        for cancel in batch:
+            if cancel.transact_time is None:
+                cancel.transact_time = sent_at
+            cancel.move(Phase.SENT)
+            cancel.attempt += 1
+            cancel.sent = "yes"
+            cancel.sent_at = sent_at
+            cancel.sent_mono = now.mono
+            cancel.session_id = session.session_id
+            cancel.frame = frame
+            desk.was_sent(cancel, now)
+            stats.send_delay[lane].observe((now.utc_us - cancel.command.received_us) / 1e6)
+            elements.append(element(cancel, target, cancel.transact_time))
+        stats.inflight[lane] += len(batch)
+        stats.cancels_sent[lane] += len(batch)
+        stats.frames_sent += 1
+        self.effects.append(SendText(session.number, venue.cancel_request(reqid, elements)))
+
+    # -- time
+
+    def tick(self, now: Now) -> None:
+        """Act on every time that has come: Pings, time-outs, look-ups, retries, announcements."""
+        self.sessions.tick(now)
+        self.desk.tick(now)
+        self.outbox.tick(now)
+        self._announce(now)
+        self.intake.drop_parked()
+
+    def next_due(self) -> float | None:
+        """Monotonic seconds by which ``tick`` and ``flush`` want to be called; None: only a fact can bring news."""
+        dues = [self.sessions.next_due(), self.desk.next_due(), self.outbox.next_due(), self._flush_due]
+        if self._unready_since is not None and not self._announced_unavailable:
+            dues.append(self._unready_since + self._config.venue.unavailable_after)
+        return min((d for d in dues if d is not None), default=None)
+
+    def _announce(self, now: Now) -> None:
+        """Say that no session has become ready for some time though commands may wait, and that it is over (3)."""
+        if self.sessions.ready:
+            self._unready_since = None
+            if self._announced_unavailable:
+                self._announced_unavailable = False
+                self._publish_announcement("worker_available", now)
+            return
+        if self._unready_since is None:
+            self._unready_since = now.mono
+        waited = now.mono - self._unready_since
+        if not self._announced_unavailable and not self.stopping and waited >= self._config.venue.unavailable_after:
+            self._announced_unavailable = True
+            self._announcements += 1
+            self._publish_announcement("worker_unavailable", now)
+
+    def _publish_announcement(self, outcome: str, now: Now) -> None:
+        at = format_utc(now.utc_us)
+        event_id = wire.worker_event_id(self._worker, outcome, self._announcements)
+        error = None
+        if outcome == "worker_unavailable":
+            why = self.sessions.last_loss or "no session became ready"
+            error = wire.CodeError("no_session", None, f"no venue session is ready: {why}")
+        body = wire.encode_event(
+            Event(
+                event_id,
+                None,
+                None,
+                outcome,
+                False,
+                "never",
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                error,
+                None,
+                False,
+                0,
+                None,
+                self._worker,
+                None,
+                None,
+                None,
+                None,
+                Times(None, None, None, None, at),
+            )  # fmt: skip
+        )
+        key = wire.routing_key(outcome, False, None)
+        headers: dict[str, str | bool] = {"final": False}
+        self.stats.infos[outcome] += 1
+        self.outbox.publish(
+            OutEvent(event_id, "kill", key, body, outcome, False, None, None, headers, now.utc_us // 1_000_000)
+        )

@@ -1,0 +1,131 @@
+"""Who is out: every cancel by each id under which the venue may speak of it.
+
+An id may stand for several cancels: two systems may use one ClOrdID, and two commands may cancel one order. Ended
+cancels stay known, first in first out, so that a report that comes after a final finds whom it belongs to.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from worker.core.cancel import CancelState, Phase, concerns
+from worker.wire.venue import Record, names_no_order
+
+_NONE: Final[tuple[CancelState, ...]] = ()
+
+_Index = dict[str, CancelState | list[CancelState]]
+
+
+def _add(index: _Index, key: str, cancel: CancelState) -> None:
+    there = index.get(key)
+    if there is None:
+        index[key] = cancel
+    elif isinstance(there, list):
+        if cancel not in there:
+            there.append(cancel)
+    elif there is not cancel:
+        index[key] = [there, cancel]
+
+
+def _remove(index: _Index, key: str, cancel: CancelState) -> None:
+    there = index.get(key)
+    if there is cancel:
+        del index[key]
+    elif isinstance(there, list) and cancel in there:
+        there.remove(cancel)
+        if len(there) == 1:
+            index[key] = there[0]
+
+
+class Inflight:
+    """The table of cancels by ClOrdID, by OrderID and by the client id of the order.
+
+    A cancel is entered before its frame goes out, so no report can overtake it. ``remember`` bounds how many ended
+    cancels stay findable.
+    """
+
+    def __init__(self, remember: int) -> None:
+        self._by_request: _Index = {}
+        self._by_order: _Index = {}
+        self._by_client: _Index = {}
+        self._ended: deque[CancelState] = deque()
+        self._remember = remember
+
+    def __len__(self) -> int:
+        return len(self._by_request)
+
+    def enter(self, cancel: CancelState) -> None:
+        """Make ``cancel`` findable by everything known of it now."""
+        _add(self._by_request, cancel.cl_ord_id, cancel)
+        if cancel.order_id is not None:
+            _add(self._by_order, cancel.order_id, cancel)
+        for client_id in cancel.client_ids:
+            _add(self._by_client, client_id, cancel)
+        if cancel.command.redelivered:
+            for fresh in cancel.fresh_ids():
+                _add(self._by_request, fresh, cancel)
+
+    def learn_request(self, cancel: CancelState) -> None:
+        """``cancel`` took a fresh ClOrdID."""
+        _add(self._by_request, cancel.cl_ord_id, cancel)
+
+    def learn_order(self, cancel: CancelState, order_id: str) -> None:
+        """The venue told the OrderID of a target that was named by its client id."""
+        cancel.order_id = order_id
+        _add(self._by_order, order_id, cancel)
+
+    def learn_client(self, cancel: CancelState, client_id: str) -> None:
+        """The venue told a client id of the target, its first or the one after a replace."""
+        if client_id not in cancel.client_ids:
+            cancel.client_ids = (*cancel.client_ids, client_id)
+            _add(self._by_client, client_id, cancel)
+
+    def drop(self, cancel: CancelState) -> None:
+        """Forget ``cancel`` entirely."""
+        for request_id in (cancel.cl_ord_id, *cancel.earlier_ids):
+            _remove(self._by_request, request_id, cancel)
+        if cancel.command.redelivered:
+            for fresh in cancel.fresh_ids():
+                _remove(self._by_request, fresh, cancel)
+        if cancel.order_id is not None:
+            _remove(self._by_order, cancel.order_id, cancel)
+        for client_id in cancel.client_ids:
+            _remove(self._by_client, client_id, cancel)
+
+    def end(self, cancel: CancelState) -> None:
+        """``cancel`` has its final: it stays findable until ``remember`` later ones have ended too."""
+        self._ended.append(cancel)
+        while len(self._ended) > self._remember:
+            self.drop(self._ended.popleft())
+
+    def find(self, record: Record) -> list[CancelState] | tuple[CancelState, ...]:
+        """Every cancel that ``record`` concerns, by any of the three matches of protocol section 6."""
+        found = self._by_request.get(record.cl_ord_id) if record.cl_ord_id is not None else None
+        order_id = record.order_id
+        on_order = self._by_order.get(order_id) if order_id is not None else None
+        if found is on_order:  # the usual case: nobody's, or one cancel found both ways
+            if found is None and not self._by_client:
+                return _NONE
+            if isinstance(found, CancelState) and not self._by_client:
+                return (found,)
+        hits: list[CancelState] = []
+        clients = self._by_client
+        for there in (
+            found,
+            None if names_no_order(order_id) else on_order,
+            clients.get(record.orig_cl_ord_id) if clients and record.orig_cl_ord_id is not None else None,
+            clients.get(record.cl_ord_id) if clients and record.cl_ord_id is not None else None,
+        ):
+            if there is not None:
+                for cancel in there if isinstance(there, list) else (there,):
+                    if cancel not in hits and concerns(cancel, record):
+                        hits.append(cancel)
+        return hits
+
+    def is_known_order(self, order_id: str) -> bool:
+        """Whether a cancel that has not ended targets this order."""
+        there = self._by_order.get(order_id)
+        if there is None:
+            return False
+        return any(c.phase is not Phase.FINAL for c in (there if isinstance(there, list) else (there,)))

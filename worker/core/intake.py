@@ -1,0 +1,366 @@
+"""Commands on their way in and out: read, recognised, admitted, joined, handed back, settled (contract 2, 4, 5)."""
+
+from __future__ import annotations
+
+from collections import deque
+from hashlib import sha256
+from typing import Final
+
+from worker.config import Config
+from worker.core.cancel import CancelState, Phase
+from worker.core.clock import Now
+from worker.core.command import CommandState
+from worker.core.desk import Desk
+from worker.core.effects import Effect, OutEvent, Settle, Settlement
+from worker.core.facts import CommandDelivered, Delivery
+from worker.core.outbox import LANES, Outbox
+from worker.core.stats import Stats
+from worker.wire.command import (
+    CancelItem,
+    Command,
+    Context,
+    InvalidCommand,
+    InvalidItem,
+    Lane,
+    MassCancelCommand,
+    read_command,
+)
+from worker.wire.event import InputError
+from worker.wire.timestamp import format_utc
+
+CONFLICT_RULE: Final = "same_id_other_content"
+
+
+class Ended:
+    """What is kept of a command after its end: how its content is recognised, and what was said of it."""
+
+    __slots__ = ("body_digest", "finals", "size")
+
+    def __init__(self, command: CommandState) -> None:
+        self.body_digest = command.body_digest
+        self.finals = command.finals
+        self.size = max(1, len(command.finals))
+
+
+class Intake:
+    """All commands in flight by command id, and a bounded memory of ended ones."""
+
+    def __init__(self, config: Config, desk: Desk, outbox: Outbox, effects: list[Effect], stats: Stats) -> None:
+        self._config = config
+        self._desk = desk
+        self._outbox = outbox
+        self._effects = effects
+        self._stats = stats
+        self.commands: dict[str, CommandState] = {}
+        self._verdicts: set[CommandState] = set()  # commands that are one event and nothing else, and repeated finals
+        self._ended: dict[str, Ended] = {}
+        self._ended_size = 0
+        self._suspects: deque[CommandState] = deque()
+        self._suspect: CommandState | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """No command is held."""
+        return not self.commands and not self._verdicts
+
+    # -- in
+
+    def taken(self, fact: CommandDelivered, now: Now) -> None:
+        """A delivery came: it ends in exactly one settlement, or with its channel."""
+        lane = fact.delivery.lane
+        self._stats.commands_received[lane] += 1
+        if fact.redelivered:
+            self._stats.commands_redelivered[lane] += 1
+        command = read_command(fact.body, fact.properties, self._config.broker.max_body)
+        context = command.context
+        state = self._state(fact, context, now)
+        error = self._refusal(command, context, lane)
+        if isinstance(command, InvalidCommand):
+            rejection = command.rejection
+            error = InputError(rejection.field, rejection.rule, rejection.message)
+            self._stats.commands_invalid[lane] += 1
+            self._end_whole(state, "invalid", command.body_sha256_hex, error, now)
+        elif error is not None:
+            self._end_whole(state, "unauthorized", state.body_digest.hex(), error, now)
+        elif isinstance(command, MassCancelCommand):
+            error = InputError("type", "supported", "OrderMassCancelRequest is not carried out by this version")
+            self._stats.commands_invalid[lane] += 1
+            self._end_whole(state, "invalid", state.body_digest.hex(), error, now)
+        elif not self._is_known(state, fact.delivery, now):
+            self._admit(state, command.items, now)
+
+    def _state(self, fact: CommandDelivered, context: Context, now: Now) -> CommandState:
+        again = fact.redelivered or context.delivery_count > 0 or context.has_x_death or context.requeue_of is not None
+        enqueued = format_utc(context.enqueued_us) if context.enqueued_us is not None else None
+        return CommandState(
+            context.command_id or "",
+            context,
+            fact.delivery.lane,
+            fact.delivery,
+            again,
+            sha256(fact.body).digest(),
+            now.utc_us,
+            format_utc(now.utc_us),
+            enqueued,
+        )
+
+    def _refusal(self, command: Command, context: Context, lane: Lane) -> InputError | None:
+        """Whether the broker-checked ``user_id`` may do this (contract section 5)."""
+        rules = self._config.authorization
+        requeued = context.requeue_of is not None
+        if requeued and rules.requeue_users is not None and context.user_id != context.original_user:
+            users, name = rules.requeue_users, "requeue_users"
+        elif isinstance(command, MassCancelCommand) and rules.mass_cancel_users is not None:
+            users, name = rules.mass_cancel_users, "mass_cancel_users"
+        elif lane == "kill" and rules.kill_users is not None:
+            users, name = rules.kill_users, "kill_users"
+        elif lane == "cancel" and rules.cancel_users is not None:
+            users, name = rules.cancel_users, "cancel_users"
+        else:
+            return None
+        if context.user_id is not None and context.user_id in users:
+            return None
+        who = "a message without user_id" if context.user_id is None else f"user_id {context.user_id!a:.100}"
+        return InputError("user_id", name, f"{who} is not in authorization.{name}")
+
+    def _end_whole(self, state: CommandState, outcome: str, digest_hex: str, error: InputError, now: Now) -> None:
+        self._verdicts.add(state)
+        self._desk.whole_command(state, outcome, digest_hex, error, now)
+
+    # -- known before
+
+    def _is_known(self, state: CommandState, delivery: Delivery, now: Now) -> bool:
+        """Deal with a command id that is in flight or ended a short while ago (contract 4.3). False: it is new."""
+        there = self.commands.get(state.command_id)
+        if there is not None:
+            if there.body_digest != state.body_digest:
+                self._conflict(state, now)
+            else:
+                self._join(there, delivery, now)
+            return True
+        ended = self._ended.get(state.command_id)
+        if ended is None:
+            return False
+        if ended.body_digest != state.body_digest:
+            self._conflict(state, now)
+            return True
+        if state.requeued:
+            self._forget(state.command_id)
+            return False
+        self._repeat(state, ended)
+        return True
+
+    def _conflict(self, state: CommandState, now: Now) -> None:
+        message = "another command with this id and other content is known; neither replaces the other"
+        error = InputError("message_id", CONFLICT_RULE, message)
+        self._stats.commands_invalid[state.lane] += 1
+        self._end_whole(state, "invalid", state.body_digest.hex(), error, now)
+
+    def _join(self, there: CommandState, delivery: Delivery, now: Now) -> None:
+        """The same command again: one attempt goes on, and every delivery is settled with it (faults I7)."""
+        self._stats.commands_joined[delivery.lane] += 1
+        orphaned = not there.deliveries
+        there.deliveries.append(delivery)
+        if orphaned:
+            there.redelivered = True
+        if delivery.lane == "kill" and there.lane == "cancel":
+            self._promote(there)
+        for cancel in there.cancels:
+            if cancel.phase is Phase.PARKED:
+                self._desk.inflight.enter(cancel)
+                if cancel.sent == "never":
+                    cancel.sent = "maybe"  # somebody else may have had it meanwhile
+                self._desk.doubt(cancel, "redelivered", now, announce=False)
+        self.settle_if_done(there)
+
+    def _promote(self, command: CommandState) -> None:
+        self._stats.commands_promoted += 1
+        command.lane = "kill"
+        for cancel in command.cancels:
+            if cancel.phase is Phase.QUEUED:
+                self._desk.queues["kill"].put(cancel)
+            elif cancel.phase is Phase.DOUBT and cancel in self._desk.doubtful["cancel"]:
+                self._desk.doubtful["cancel"].remove(cancel)
+                self._desk.doubtful["kill"].append(cancel)
+
+    def _repeat(self, state: CommandState, ended: Ended) -> None:
+        """A command that ended a short while ago came again: the same finals, nothing sent."""
+        self._stats.commands_joined[state.lane] += 1
+        self._verdicts.add(state)
+        state.unconfirmed = len(ended.finals)
+        for event in ended.finals:
+            state.dead = state.dead or event.outcome in ("invalid", "unresolved")
+            self._outbox.publish(
+                OutEvent(
+                    event.event_id,
+                    state.lane,
+                    event.routing_key,
+                    event.body,
+                    event.outcome,
+                    True,
+                    event.command_id,
+                    event.correlation_id,
+                    event.headers,
+                    event.timestamp_s,
+                    event.index,
+                    state,
+                )
+            )
+            self._desk.reply(event, state.context.reply_to)
+
+    # -- new
+
+    def _admit(self, state: CommandState, items: list[CancelItem | InvalidItem], now: Now) -> None:
+        lane = state.lane
+        self.commands[state.command_id] = state
+        self._stats.cancels_received[lane] += len(items)
+        invalid: list[InvalidItem] = []
+        for item in items:
+            if isinstance(item, CancelItem):
+                cancel = CancelState(state, item)
+                if state.redelivered:
+                    cancel.sent = "maybe"
+                state.cancels.append(cancel)
+                self._desk.inflight.enter(cancel)
+            else:
+                invalid.append(item)
+        state.unfinished = len(state.cancels)
+        for item in invalid:
+            self._desk.invalid_item(state, item, now)
+        if state.context.delivery_count + 1 >= self._config.broker.suspect_after:
+            state.suspect = True
+            self._suspects.append(state)
+            self._next_suspect(now)
+        else:
+            self._begin(state, now)
+
+    def _begin(self, state: CommandState, now: Now) -> None:
+        """What is redelivered is doubtful before anything else (contract 4.3); the rest waits to be sent."""
+        queue = self._desk.queues[state.lane]
+        for cancel in state.cancels:
+            if state.suspect:
+                cancel.alone = True
+            if state.redelivered:
+                self._desk.doubt(cancel, "redelivered", now, announce=False)
+            else:
+                queue.put(cancel)
+
+    def _next_suspect(self, now: Now) -> None:
+        """Commands that keep coming back are handled one at a time (contract 4.6)."""
+        while self._suspect is None and self._suspects:
+            state = self._suspects.popleft()
+            if self.commands.get(state.command_id) is state and state.unfinished:
+                self._suspect = state
+                self._begin(state, now)
+
+    # -- out
+
+    def confirmed(self, event: OutEvent, now: Now) -> None:
+        """A final is stored: the commands that waited for it may be settled."""
+        for command in self._outbox.confirmed(event):
+            command.unconfirmed -= 1
+            self.settle_if_done(command)
+        if self._suspect is not None and self._suspect.may_be_settled:
+            self._suspect = None
+            self._next_suspect(now)
+
+    def settle_if_done(self, command: CommandState) -> None:
+        """Ack or dead-letter a command all of whose finals are confirmed, and keep it in memory (contract 4.1)."""
+        if not command.may_be_settled:
+            return
+        self._settle(command, "dead_letter" if command.dead else "ack")
+        if command in self._verdicts:
+            self._verdicts.discard(command)
+        elif self.commands.get(command.command_id) is command:
+            del self.commands[command.command_id]
+            self._remember(command)
+
+    def _settle(self, command: CommandState, how: Settlement) -> None:
+        for delivery in command.deliveries:
+            lane = delivery.lane
+            self._effects.append(Settle(delivery, how))
+            if how == "ack":
+                self._stats.commands_acked[lane] += 1
+            elif how == "dead_letter":
+                self._stats.commands_dead_lettered[lane] += 1
+            else:
+                self._stats.commands_handed_back[lane] += 1
+        command.deliveries = []
+
+    def _remember(self, command: CommandState) -> None:
+        most = self._config.results.memory
+        if not most:
+            return
+        ended = Ended(command)
+        self._ended[command.command_id] = ended
+        self._ended_size += ended.size
+        while self._ended_size > most:
+            self._forget(next(iter(self._ended)))
+
+    def _forget(self, command_id: str) -> None:
+        self._ended_size -= self._ended.pop(command_id).size
+
+    # -- handing back
+
+    def hand_back_unsent(self, lane: Lane, now: Now) -> None:
+        """Commands of which nothing was sent go back to their queue; a suspect is ended instead (contract 4.6, 4.7)."""
+        for command in [c for c in self.commands.values() if c.lane == lane and not c.was_sent]:
+            if command.suspect:
+                self._end_suspect(command, now)
+            else:
+                self._drop(command)
+                self._settle(command, "requeue")
+
+    def _end_suspect(self, command: CommandState, now: Now) -> None:
+        count = command.context.delivery_count + 1
+        message = f"delivered {count} times without an end, and no session is ready to look the order up"
+        for cancel in command.cancels:
+            if cancel.phase is not Phase.FINAL:
+                self._desk.unresolved(cancel, now, message)
+
+    def hand_back_all(self) -> None:
+        """Whatever is left goes back, at the end of ``shutdown.grace`` (contract 4.7)."""
+        for command in list(self.commands.values()):
+            self._drop(command)
+            self._settle(command, "requeue")
+        for command in list(self._verdicts):
+            self._verdicts.discard(command)
+            self._settle(command, "requeue")
+
+    def _drop(self, command: CommandState) -> None:
+        """Forget a command that comes again: by its redelivery, here or elsewhere."""
+        del self.commands[command.command_id]
+        for cancel in command.cancels:
+            if cancel.phase is not Phase.FINAL:
+                self._desk.detach(cancel)
+                self._desk.inflight.drop(cancel)
+                cancel.phase = Phase.PARKED
+        if self._suspect is command:
+            self._suspect = None
+
+    def deliveries_lost(self, lane: Lane, now: Now) -> None:
+        """The lane's deliveries are void: what was not sent comes back, what was sent is followed to its final."""
+        for command in [*self.commands.values(), *self._verdicts]:
+            if not any(d.lane == lane for d in command.deliveries):
+                continue
+            command.deliveries = [d for d in command.deliveries if d.lane != lane]
+            if command.deliveries or command in self._verdicts:
+                continue
+            if not command.was_sent:
+                self._drop(command)
+                continue
+            for cancel in command.cancels:
+                if cancel.phase is Phase.QUEUED or (cancel.phase is Phase.DOUBT and cancel.attempt == 0):
+                    cancel.move(Phase.PARKED)
+        self._next_suspect(now)
+
+    def drop_parked(self) -> None:
+        """Forget commands that only wait for a redelivery: nothing of them is under way here any more."""
+        for command in [c for c in self.commands.values() if not c.deliveries]:
+            if command.unconfirmed == 0 and all(c.phase in (Phase.PARKED, Phase.FINAL) for c in command.cancels):
+                self._drop(command)
+
+    def counts(self) -> dict[Lane, int]:
+        """Commands held, by lane."""
+        held = [*self.commands.values(), *self._verdicts]
+        return {lane: sum(c.lane == lane for c in held) for lane in LANES}

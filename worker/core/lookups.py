@@ -1,0 +1,91 @@
+"""Runs the inquiries of ``reconcile``: one per lane at a time, on a ready session, begun anew if that session is lost."""
+
+from __future__ import annotations
+
+from worker.config import Venue
+from worker.core.cancel import CancelState, Phase
+from worker.core.clock import Now
+from worker.core.desk import Desk
+from worker.core.outbox import LANES
+from worker.core.reconcile import MOST, Inquiry, Query, conclude, lookup_start, start_date
+from worker.core.session import SessionState, Subscription
+from worker.core.stats import Stats
+from worker.wire import venue
+from worker.wire.command import Lane
+
+
+class Lookups:
+    """The inquiries under way. ``start`` begins one wherever doubtful cancels wait and none is running."""
+
+    def __init__(self, settings: Venue, desk: Desk, stats: Stats) -> None:
+        self._settings = settings
+        self._desk = desk
+        self._stats = stats
+        self._running: dict[Lane, Inquiry] = {}
+
+    def wanted(self) -> bool:
+        """Whether ``start`` would find something to ask about."""
+        return any(self._desk.doubtful[lane] and lane not in self._running for lane in LANES)
+
+    def start(self, session: SessionState, now: Now) -> None:
+        """Begin an inquiry for each lane that has doubtful cancels and none running."""
+        for lane in LANES:
+            doubtful = self._desk.doubtful[lane]
+            if doubtful and lane not in self._running:
+                batch, self._desk.doubtful[lane] = doubtful[:MOST], doubtful[MOST:]
+                cancels = list(dict.fromkeys(c for c in batch if c.phase is Phase.DOUBT))
+                if cancels:
+                    inquiry = self._running[lane] = Inquiry(lane, session, cancels)
+                    self._ask(inquiry, inquiry.report_queries(), now)
+
+    def _ask(self, inquiry: Inquiry, queries: list[Query], now: Now) -> None:
+        settings, offset = self._settings, inquiry.session.clock_offset_us
+        first = min(lookup_start(c, settings.lookback, settings.overlap, now) for c in inquiry.cancels)
+        horizon = now.utc_us - int(settings.order_horizon * 1e6)
+        for query in queries:
+            self._stats.lookups["order" if query.stream == venue.ORDER else "replay"] += 1
+        inquiry.ask(queries, start_date(first, offset), start_date(horizon, offset), now)
+
+    def ended(self, sub: Subscription, query: Query, now: Now) -> None:
+        """A question's snapshot came to its end; its records have been judged or kept."""
+        inquiry = query.inquiry
+        query.ended = sub.ended
+        inquiry.session.end(sub)
+        inquiry.open_queries.remove(query)
+        if query.stream == venue.EXECUTION_REPORT:
+            if query.ended == "venue":
+                inquiry.proven.update(query.covers)
+        else:
+            self._conclude(inquiry, query, now)
+        self._ask(inquiry, [], now)
+        if inquiry.open_queries or self._running.get(inquiry.lane) is not inquiry:
+            return
+        if query.stream == venue.EXECUTION_REPORT:
+            self._ask(inquiry, inquiry.order_queries(), now)
+        if not inquiry.open_queries:
+            del self._running[inquiry.lane]
+
+    def _conclude(self, inquiry: Inquiry, query: Query, now: Now) -> None:
+        whole_list = query.order_id is None and query.symbol is None
+        missing: list[CancelState] = []
+        for cancel in query.covers:
+            if not inquiry.still_asks(cancel):
+                continue
+            record = query.record_for(cancel)
+            if record is None and whole_list and cancel.order_id is not None and query.ended == "venue":
+                missing.append(cancel)
+                continue
+            del inquiry.unanswered[cancel]
+            proven = query.ended == "venue" and cancel in inquiry.proven
+            self._desk.concluded(cancel, conclude(cancel, record, proven), record, now)
+        if missing:
+            self._ask(inquiry, inquiry.single_queries(missing), now)
+
+    def session_lost(self, session: SessionState) -> None:
+        """What was asked on a lost session and not answered is asked again on another."""
+        for lane, inquiry in list(self._running.items()):
+            if inquiry.session is session:
+                del self._running[lane]
+                for cancel in list(inquiry.unanswered):
+                    if inquiry.still_asks(cancel):
+                        self._desk.doubtful[cancel.command.lane].append(cancel)

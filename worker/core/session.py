@@ -1,0 +1,261 @@
+"""One venue session as the core sees it: from the accepted upgrade over ``hello`` and the report stream to its end.
+
+A session may carry cancels once its report stream is live, that is once the replay that begins it has ended (faults
+I6). Nothing survives a session: a new one subscribes anew and replays from the last report seen minus an overlap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+from worker.config import Venue
+from worker.core.clock import Now
+from worker.core.effects import DropSession, Effect, SendText
+from worker.wire import venue
+from worker.wire.timestamp import format_utc
+from worker.wire.venue import Frame
+
+if TYPE_CHECKING:
+    from msgspec import Raw
+
+    from worker.core.cancel import CancelState
+    from worker.core.reconcile import Query
+    from worker.wire.command import Lane
+    from worker.wire.venue import Record
+
+PAGE_ARRAYS: Final = {"streams": "data", "data": "streams"}
+"""The other name of the array in a ``page`` request, tried once after an error frame (protocol 3.4)."""
+
+Ending = Literal["venue", "timer", "failed"]
+"""How a snapshot ended: by a frame without ``next``, by silence, or by an error frame or a cursor that repeats."""
+
+
+class SentFrame:
+    """One ``OrderCancelRequest`` on its way: which cancels an error frame with its reqid would concern.
+
+    ``unanswered`` counts those that still wait on this send; ``lane`` is the lane whose bound they use.
+    """
+
+    __slots__ = ("cancels", "lane", "reqid", "session", "unanswered")
+
+    def __init__(self, session: SessionState, reqid: int, lane: Lane, cancels: list[CancelState]) -> None:
+        self.session = session
+        self.reqid = reqid
+        self.lane = lane
+        self.cancels = cancels
+        self.unanswered = len(cancels)
+
+
+class Subscription:
+    """One stream of a session (protocol 3.2 to 3.4). ``query`` is None for the session's own report stream.
+
+    ``records`` collects what the snapshot said of cancels in flight, to be judged in the order of their Timestamps.
+    """
+
+    __slots__ = (
+        "cursors",
+        "ended",
+        "exec_ids",
+        "page_array",
+        "page_retried",
+        "pages",
+        "query",
+        "quiet_due",
+        "records",
+        "reqid",
+        "seq",
+        "start_date",
+        "stream",
+    )
+
+    def __init__(self, reqid: int, stream: str, start_date: str, page_array: str, query: Query | None) -> None:
+        self.reqid = reqid
+        self.stream = stream
+        self.start_date = start_date
+        self.query = query
+        self.page_array = page_array
+        self.page_retried = False
+        self.pages = 0
+        self.cursors: str | None = None
+        self.exec_ids: set[str] = set()
+        self.seq: int | None = None
+        self.quiet_due = 0.0
+        self.ended: Ending | None = None
+        self.records: list[tuple[Record, Raw]] = []
+
+
+class SessionState:
+    """A session from the accepted upgrade to its end. ``clock_offset_us`` is the venue's clock minus ours, by ``hello``."""
+
+    __slots__ = (
+        "_effects",
+        "_next_reqid",
+        "_settings",
+        "clock_offset_us",
+        "frames",
+        "heard_at",
+        "hello_due",
+        "inflight",
+        "main",
+        "number",
+        "opened_at",
+        "ping_reqid",
+        "pinged_at",
+        "ready",
+        "ready_since",
+        "session_id",
+        "slot",
+        "subscriptions",
+    )
+
+    def __init__(self, number: int, slot: int, settings: Venue, effects: list[Effect], now: Now) -> None:
+        self.number = number
+        self.slot = slot
+        self._settings = settings
+        self._effects = effects
+        self._next_reqid = 1
+        self.session_id: str | None = None
+        self.clock_offset_us = 0
+        self.opened_at = now.mono
+        self.hello_due: float | None = now.mono + settings.hello_timeout
+        self.heard_at = now.mono
+        self.pinged_at: float | None = None
+        self.ping_reqid = 0
+        self.main: Subscription | None = None
+        self.ready = False
+        self.ready_since = 0.0
+        self.subscriptions: dict[int, Subscription] = {}
+        self.frames: dict[int, SentFrame] = {}
+        self.inflight = 0
+
+    @property
+    def carries_reports(self) -> bool:
+        """Whether this session subscribes the report stream (``venue.report_sessions``)."""
+        return self._settings.report_sessions == 0 or self.slot < self._settings.report_sessions
+
+    def take_reqid(self) -> int:
+        """A request id that this session never used; counts over all kinds of message (protocol section 2)."""
+        reqid = self._next_reqid
+        self._next_reqid = reqid + 1
+        return reqid
+
+    def send(self, data: bytes) -> None:
+        """Send one text message."""
+        self._effects.append(SendText(self.number, data))
+
+    def drop(self, reason: str) -> None:
+        """Ask for the session's end; ``SessionLost`` follows."""
+        self._effects.append(DropSession(self.number, reason))
+
+    # -- streams
+
+    def subscribe(
+        self,
+        stream: str,
+        start_date: str,
+        now: Now,
+        *,
+        query: Query | None = None,
+        order_id: str | None = None,
+        symbol: str | None = None,
+    ) -> Subscription:
+        """Subscribe one stream under a reqid of its own."""
+        sub = Subscription(self.take_reqid(), stream, start_date, self._settings.page_array, query)
+        sub.quiet_due = now.mono + self._settings.snapshot_timeout
+        self.subscriptions[sub.reqid] = sub
+        extra = self._settings.extra_stream_fields or None
+        self.send(venue.subscribe(sub.reqid, stream, start_date, order_id=order_id, symbol=symbol, extra=extra))
+        return sub
+
+    def subscribe_reports(self, start_date: str, now: Now) -> None:
+        """Begin, or begin again, the session's own report stream; not ready until its replay has ended."""
+        if self.main is not None:
+            self.end(self.main)
+        self.main = self.subscribe(venue.EXECUTION_REPORT, start_date, now)
+
+    def end(self, sub: Subscription) -> None:
+        """End a subscription; frames of its reqid that are still under way are dropped."""
+        if self.subscriptions.pop(sub.reqid, None) is not None:
+            self.send(venue.end_stream(sub.reqid))
+
+    def has_gap(self, sub: Subscription, frame: Frame) -> bool:
+        """Whether a frame of the stream went missing before this one (protocol section 8, rule 7)."""
+        seq = frame.seq_num if frame.seq_num is not None else frame.seq
+        if seq is None:
+            return False
+        last, sub.seq = sub.seq, seq
+        return last is not None and seq > last + 1
+
+    def advance(self, sub: Subscription, frame: Frame, news: bool, now: Now) -> bool:
+        """Follow the snapshot after one of its frames: ask for the next page, or note that it ended and return True.
+
+        ``news`` says whether the frame held a record not seen on this stream before; a cursor that repeats without
+        news ends the paging, as does ``venue.max_pages`` (protocol 3.4).
+        """
+        sub.quiet_due = now.mono + self._settings.snapshot_timeout
+        if frame.next is None or frame.next == "":
+            if frame.initial:
+                sub.ended = "venue"
+            return sub.ended is not None
+        repeats = frame.next == sub.cursors and not news
+        if repeats or sub.pages >= self._settings.max_pages:
+            sub.ended = "failed"
+            return True
+        sub.cursors = frame.next
+        sub.pages += 1
+        self._ask_page(sub)
+        return False
+
+    def _ask_page(self, sub: Subscription) -> None:
+        assert sub.cursors is not None
+        self.send(venue.page(sub.reqid, sub.stream, sub.cursors, sub.page_array))
+
+    def retry_page(self, sub: Subscription, now: Now) -> bool:
+        """After an error frame for a stream: try the page once under the array's other name. False: nothing to try."""
+        if sub.cursors is None or sub.ended is not None or sub.page_retried:
+            return False
+        sub.page_retried = True
+        sub.page_array = PAGE_ARRAYS[sub.page_array]
+        sub.quiet_due = now.mono + self._settings.snapshot_timeout
+        self._ask_page(sub)
+        return True
+
+    # -- life
+
+    def heard(self, now: Now) -> None:
+        """Any frame is a sign of life."""
+        self.heard_at = now.mono
+        self.pinged_at = None
+
+    def tick(self, now: Now) -> list[Subscription]:
+        """Ping a quiet line, drop a dead one, and return the subscriptions whose snapshot fell silent."""
+        mono = now.mono
+        if self.hello_due is not None:
+            if mono >= self.hello_due:
+                self.hello_due = None
+                self.drop(f"no hello within {self._settings.hello_timeout:g} s")
+            return []
+        if self.pinged_at is not None:
+            if mono >= self.pinged_at + self._settings.ping_timeout:
+                self.pinged_at = None
+                self.heard_at = mono
+                self.drop(f"no frame within {self._settings.ping_timeout:g} s of a Ping")
+                return []
+        elif mono >= self.heard_at + self._settings.ping_interval:
+            self.pinged_at = mono
+            self.ping_reqid = self.take_reqid()
+            self.send(venue.ping(self.ping_reqid, format_utc(now.utc_us)))
+        return [s for s in self.subscriptions.values() if s.ended is None and mono >= s.quiet_due]
+
+    def next_due(self) -> float:
+        """Monotonic seconds of the next thing ``tick`` would do."""
+        if self.hello_due is not None:
+            return self.hello_due
+        if self.pinged_at is not None:
+            due = self.pinged_at + self._settings.ping_timeout
+        else:
+            due = self.heard_at + self._settings.ping_interval
+        for sub in self.subscriptions.values():
+            if sub.ended is None and sub.quiet_due < due:
+                due = sub.quiet_due
+        return due

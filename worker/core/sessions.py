@@ -1,0 +1,325 @@
+"""The sessions that are open, what their frames mean, and which of them may carry the next cancels (faults I6)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Raw
+
+from worker.config import Venue
+from worker.core.cancel import Phase
+from worker.core.clock import Now
+from worker.core.desk import Desk
+from worker.core.effects import Effect, Note, SessionIsReady
+from worker.core.facts import FrameReceived, SessionLost, SessionOpened
+from worker.core.lookups import Lookups
+from worker.core.reconcile import start_date
+from worker.core.session import SentFrame, SessionState, Subscription
+from worker.core.stats import Stats
+from worker.wire import venue
+from worker.wire.event import CodeError
+from worker.wire.timestamp import format_utc, parse_utc
+from worker.wire.venue import Frame, FrameError
+
+REREAD_AT_MOST_EVERY_S: Final = 5.0
+"""After unreadable frames the stream is read anew, but no more often than this."""
+
+
+class Sessions:
+    """All open sessions by number, and the frames they bring."""
+
+    def __init__(self, settings: Venue, desk: Desk, lookups: Lookups, effects: list[Effect], stats: Stats) -> None:
+        self._settings = settings
+        self._desk = desk
+        self._lookups = lookups
+        self._effects = effects
+        self._stats = stats
+        self._sessions: dict[int, SessionState] = {}
+        self._last_report_at: str | None = None
+        self._reread_at = -REREAD_AT_MOST_EVERY_S
+        self.ready = False
+        self.last_ready_mono: float | None = None
+        self.last_loss: str | None = None
+
+    def all(self) -> list[SessionState]:
+        """Every open session, oldest first."""
+        return list(self._sessions.values())
+
+    def pick(self) -> SessionState | None:
+        """The session for the next frame: of the ready ones the one with the fewest cancels out; None if none may send."""
+        if not self.ready:
+            return None
+        best = None
+        for session in self._sessions.values():
+            if session.ready and (best is None or session.inflight < best.inflight):
+                best = session
+        return best
+
+    # -- facts
+
+    def opened(self, fact: SessionOpened, now: Now) -> None:
+        """The upgrade succeeded; ``hello`` comes next, and nothing is sent before it (protocol 3.1)."""
+        self._sessions[fact.session] = SessionState(fact.session, fact.slot, self._settings, self._effects, now)
+
+    def lost(self, fact: SessionLost, now: Now) -> None:
+        """The session ended: what was sent on it and is not final is doubtful."""
+        session = self._sessions.pop(fact.session, None)
+        if session is None:
+            return
+        was_ready, session.ready = session.ready, False
+        self.last_loss = fact.reason
+        self._stats.session_losses += 1
+        if session.main is not None and session.main.records:
+            self._judge(session.main, session, now)  # the venue's word counts, though its stream broke off
+        self._lookups.session_lost(session)
+        frames = list(session.frames.values())
+        if session.carries_reports:
+            frames += [f for s in self._sessions.values() if not s.carries_reports for f in s.frames.values()]
+        for frame in frames:
+            self._doubt_frame(frame, now, on_lost_session=frame.session is session)
+        self._refresh(now)
+        self._effects.append(
+            Note(
+                "session_lost",
+                "warning",
+                {"session_id": session.session_id, "slot": session.slot, "reason": fact.reason, "was_ready": was_ready},
+            )
+        )
+
+    def _doubt_frame(self, frame: SentFrame, now: Now, *, on_lost_session: bool) -> None:
+        for cancel in list(frame.cancels):
+            if cancel.frame is not frame:
+                continue
+            if self._settings.report_fanout == "all" and self._unbroken_since(cancel.sent_mono):
+                # Its reports come on another session, whose stream has not been interrupted since the send.
+                self._desk.detach(cancel)
+                continue
+            if on_lost_session and cancel.sent == "yes" and cancel.phase is Phase.SENT:
+                cancel.sent = "maybe"
+            self._desk.doubt(cancel, "session_lost", now)
+
+    def _unbroken_since(self, mono: float) -> bool:
+        return any(s.ready and s.carries_reports and s.ready_since <= mono for s in self._sessions.values())
+
+    def received(self, fact: FrameReceived, now: Now) -> None:
+        """One text message of the venue."""
+        session = self._sessions.get(fact.session)
+        if session is None:
+            return
+        self._stats.frames_received += 1
+        session.heard(now)
+        try:
+            frame = venue.read_frame(fact.data)
+        except FrameError as e:
+            self._unreadable(session, str(e), now)
+            return
+        if frame.type == venue.EXECUTION_REPORT or frame.type == venue.ORDER:
+            self._stream_frame(session, frame, now)
+        elif frame.type == "hello":
+            self._greeted(session, frame, now)
+        elif frame.type == "error":
+            self._error(session, frame, now)
+
+    def _unreadable(self, session: SessionState, reason: str, now: Now) -> None:
+        self._stats.bad_frames += 1
+        self._effects.append(Note("bad_frame", "warning", {"session_id": session.session_id, "reason": reason}))
+        if session.ready and session.carries_reports and now.mono >= self._reread_at + REREAD_AT_MOST_EVERY_S:
+            self._reread_at = now.mono
+            self._subscribe_reports(session, now)
+
+    def _greeted(self, session: SessionState, frame: Frame, now: Now) -> None:
+        if session.hello_due is None:
+            return
+        session.hello_due = None
+        session.session_id = frame.session_id
+        if frame.ts is not None:
+            try:
+                session.clock_offset_us = parse_utc(frame.ts) - now.utc_us
+                self._stats.clock_offset_s = session.clock_offset_us / 1e6
+            except ValueError:
+                self._effects.append(Note("bad_hello_ts", "warning", {"session_id": session.session_id}))
+        if session.carries_reports:
+            self._subscribe_reports(session, now)
+        else:
+            self._is_ready(session, now)
+
+    def _subscribe_reports(self, session: SessionState, now: Now) -> None:
+        """Read the report stream from the last report seen, or the earliest send not settled, minus the overlap (8.3)."""
+        session.ready = False
+        overlap_us = int(self._settings.overlap * 1e6)
+        since = now.utc_us + session.clock_offset_us
+        if self._last_report_at is not None:
+            since = min(since, parse_utc(self._last_report_at))
+        sent = [
+            c.sent_mono for s in self._sessions.values() for f in s.frames.values() for c in f.cancels if c.frame is f
+        ]
+        if sent:
+            since = min(since, now.utc_us + session.clock_offset_us - int((now.mono - min(sent)) * 1e6))
+        session.subscribe_reports(start_date(since - overlap_us, 0), now)
+        self._refresh(now)
+
+    # -- streams
+
+    def _stream_frame(self, session: SessionState, frame: Frame, now: Now) -> None:
+        sub = session.subscriptions.get(frame.reqid) if frame.reqid is not None else session.main
+        if sub is None:
+            return  # a stream that was ended; its last frames are still under way (protocol 3.5)
+        if session.has_gap(sub, frame):
+            self._gap(session, sub, now)
+            if sub.query is None:
+                return
+        records = frame.data
+        news = False
+        if records:
+            news = self._read(session, sub, frame, records, now)
+        if sub.ended is None and session.advance(sub, frame, news, now):
+            self._snapshot_ended(session, sub, now)
+
+    def _gap(self, session: SessionState, sub: Subscription, now: Now) -> None:
+        self._effects.append(Note("stream_gap", "warning", {"session_id": session.session_id, "reqid": sub.reqid}))
+        if sub.query is None:
+            self._subscribe_reports(session, now)
+        else:
+            sub.ended = "failed"
+            self._snapshot_ended(session, sub, now)
+
+    def _read(self, session: SessionState, sub: Subscription, frame: Frame, records: list[Raw], now: Now) -> bool:
+        """Judge or keep each record of a frame. Returns whether one of them is new to this stream's paging."""
+        reports = sub.stream == venue.EXECUTION_REPORT
+        in_replay = bool(frame.initial) and sub.ended is None
+        seen: set[str] = set()
+        for raw in records:
+            try:
+                record = venue.read_record(raw)
+            except FrameError as e:
+                self._stats.bad_records += 1
+                self._effects.append(
+                    Note("bad_record", "warning", {"session_id": session.session_id, "reason": str(e)})
+                )
+                continue
+            if in_replay:
+                seen.add(record.exec_id or record.order_id or "")
+            if not reports:
+                if sub.query is not None:
+                    sub.query.keep(record)
+                continue
+            self._stats.reports.add(record.exec_type or "other")
+            if in_replay:
+                if self._desk.inflight.find(record):
+                    sub.records.append((record, Raw(bytes(raw))))
+                continue
+            if sub.query is None:
+                self._note_report_time(record.timestamp)
+            if not self._desk.apply(record, raw, now, session_id=session.session_id, replayed=False):
+                self._stats.foreign_reports += 1
+        if not in_replay:
+            return False
+        news = not seen <= sub.exec_ids
+        sub.exec_ids = seen
+        return news
+
+    def _note_report_time(self, timestamp: str | None) -> None:
+        last = self._last_report_at
+        if timestamp is not None and (last is None or venue.stamp(timestamp) > venue.stamp(last)):
+            try:
+                parse_utc(timestamp)
+            except ValueError:
+                return
+            self._last_report_at = timestamp
+
+    def _judge(self, sub: Subscription, session: SessionState, now: Now) -> None:
+        """Judge what a replay told, in the order of its Timestamps: the pages' own order is not known (protocol 3.3)."""
+        records, sub.records = sub.records, []
+        records.sort(key=lambda pair: venue.stamp(pair[0].timestamp))
+        for record, raw in records:
+            self._desk.apply(record, raw, now, session_id=session.session_id, replayed=True)
+
+    def _snapshot_ended(self, session: SessionState, sub: Subscription, now: Now) -> None:
+        sub.exec_ids = set()
+        self._judge(sub, session, now)
+        if sub.query is not None:
+            self._lookups.ended(sub, sub.query, now)
+        elif not session.ready:
+            if sub.ended == "venue":
+                self._note_report_time(format_utc(now.utc_us + session.clock_offset_us))
+            self._is_ready(session, now)
+
+    def _is_ready(self, session: SessionState, now: Now) -> None:
+        session.ready = True
+        session.ready_since = now.mono
+        self._refresh(now)
+        self._effects.append(SessionIsReady(session.number))
+        self._effects.append(
+            Note(
+                "session_ready",
+                "info",
+                {"session_id": session.session_id, "slot": session.slot, "session": session.number},
+            )
+        )
+
+    def _refresh(self, now: Now) -> None:
+        sessions = self._sessions.values()
+        self._stats.sessions_ready = sum(s.ready for s in sessions)
+        self.ready = any(s.ready and s.carries_reports for s in sessions)
+        if self.ready:
+            self.last_ready_mono = now.mono
+        self._desk.ready_clock.run(self.ready, now.mono)
+
+    # -- error frames
+
+    def _error(self, session: SessionState, frame: Frame, now: Now) -> None:
+        """An error frame says that something failed, never what became of an order (protocol 3.7, 3.8)."""
+        self._stats.error_frames += 1
+        fault = frame.error or venue.FrameFault()
+        self._effects.append(
+            Note(
+                "venue_error_frame",
+                "warning",
+                {"session_id": session.session_id, "reqid": frame.reqid, "code": fault.code, "msg": fault.msg},
+            )
+        )
+        reqid = frame.reqid or 0
+        sub = session.subscriptions.get(reqid)
+        if sub is not None:
+            self._stream_error(session, sub, fault, now)
+        elif reqid in session.frames:
+            self._frame_error(session.frames[reqid], fault, now)
+        elif reqid == 0:
+            for sent in list(session.frames.values()):  # which request it speaks of is not known: any of them
+                self._frame_error(sent, fault, now, of_this_frame=False)
+
+    def _stream_error(self, session: SessionState, sub: Subscription, fault: venue.FrameFault, now: Now) -> None:
+        if session.retry_page(sub, now):
+            return
+        if sub.query is None:
+            session.drop(f"the venue refused the report stream: code {fault.code}")
+            return
+        sub.ended = "failed"
+        self._snapshot_ended(session, sub, now)
+
+    def _frame_error(self, sent: SentFrame, fault: venue.FrameFault, now: Now, *, of_this_frame: bool = True) -> None:
+        waiting = [c for c in sent.cancels if c.frame is sent and c.phase is Phase.SENT]
+        single = of_this_frame and len(sent.cancels) == 1
+        for cancel in waiting:
+            cancel.alone = True
+            error = CodeError(fault.code, fault.msg, f"the venue answered the frame with error code {fault.code}")
+            if single and fault.code in self._settings.refusal_codes:
+                cancel.refused = error
+            cancel.error = error
+            if not of_this_frame or fault.code not in self._settings.refusal_codes:
+                cancel.lookups = max(cancel.lookups, 1)  # back-off: the venue may be asking for a slower pace
+            self._desk.doubt(cancel, "error_frame", now)
+            cancel.error = None
+
+    # -- time
+
+    def tick(self, now: Now) -> None:
+        """Ping, drop what is dead, and end the snapshots that fell silent."""
+        for session in self.all():
+            for sub in session.tick(now):
+                sub.ended = "timer"
+                self._snapshot_ended(session, sub, now)
+
+    def next_due(self) -> float | None:
+        """Monotonic seconds of the next thing ``tick`` would do."""
+        return min((s.next_due() for s in self._sessions.values()), default=None)
