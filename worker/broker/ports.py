@@ -27,7 +27,7 @@ class ConsumerPort(Protocol):
         """The channel is open and its prefetch set; nothing is consumed until ``consume(True)``."""
 
     def consumer_stopped(self, lane: Lane) -> None:
-        """The answer to ``consume(False)``: no delivery comes until ``consume(True)``. Deliveries in hand stay valid."""
+        """The answer to ``consume(False)``: no delivery comes until ``consume(True)``. What is in hand stays valid."""
 
     def consumer_lost(self, lane: Lane, reason: str) -> None:
         """Channel or queue are gone: every ``Delivery`` of the lane is void, ``consume`` is off again."""
