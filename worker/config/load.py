@@ -58,7 +58,7 @@ def load(paths: Iterable[str | Path] = (), environ: Mapping[str, str] | None = N
     try:
         config = parse(files, environ or {})
     except ConfigError as error:
-        problems += error.problems
+        raise ConfigError(problems + list(error.problems)) from None
     if problems:
         raise ConfigError(problems)
     return config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import re
 from typing import NoReturn
 
@@ -40,10 +39,7 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(
-            self._text.encode("utf-8", "surrogatepass"),
-            other._text.encode("utf-8", "surrogatepass"),
-        )
+        return self._text == other._text
 
     def __hash__(self) -> int:
         return hash(("Secret", self._text))
