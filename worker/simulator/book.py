@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
-import uuid
+import hashlib
+from collections import deque
 from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, Decimal
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from worker.simulator.plays import Step
-from worker.simulator.script import Behaviour, CancelItem, Cancels
+from worker.simulator.script import Behaviour, CancelItem, Script
 from worker.simulator.wire import Report, decimal_text, encode_report, parse_stamp, reason_value, stamp
 
 LOT = Decimal("0.00000001")
@@ -43,6 +43,7 @@ class Order:
     updated_us: int = 0
     closed_by: str | None = None
     asked: int = 0
+    reports: int = 0
     answers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -94,30 +95,50 @@ class Entry(NamedTuple):
 
 
 class Book:
-    """Orders by both ids, all reports ever published (the oldest go over `max_reports`), ids in use."""
+    """Orders by both ids, the reports published, the ClOrdIDs in use; all bounded, the oldest go first."""
 
-    def __init__(self, cancels: Cancels, rng: random.Random, max_reports: int) -> None:
-        self.cancels = cancels
+    def __init__(self, script: Script) -> None:
+        self.cancels = script.cancels
         self.orders: dict[str, Order] = {}
         self.by_client_id: dict[str, Order] = {}
-        self.used_ids: set[str] = set()
+        self.open_ids: set[str] = set()
         self.history: list[Entry] = []
         self.history_of: dict[str, list[Entry]] = {}
-        self._rng = rng
-        self._max_reports = max_reports
-        self._last_us = 0
+        self._used_ids: dict[str, None] = {}
+        self._closed_ids: deque[str] = deque()
+        self._seed, self._max_reports, self._max_closed = script.seed, script.max_reports, script.max_closed
+        self._last_us = self._made = 0
 
     def new_uuid(self) -> str:
-        """A UUID (version 4 in shape) from the seed."""
-        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+        """The next UUID of the book's own: ids of orders and of other people's requests."""
+        self._made += 1
+        return seeded_uuid(f"{self._seed}/{self._made}")
+
+    def is_used(self, own: str) -> bool:
+        """ClOrdIDs are unique over orders, replaces and cancels (protocol section 3.8)."""
+        return own in self._used_ids
+
+    def use(self, own: str) -> None:
+        self._used_ids[own] = None
+        if len(self._used_ids) > 10 * self._max_closed:
+            del self._used_ids[next(iter(self._used_ids))]
 
     def add(self, order: Order) -> None:
         """Takes an order up; ValueError if one of its ids is in use."""
-        if order.order_id in self.orders or order.cl_ord_id in self.used_ids:
+        if order.order_id in self.orders or self.is_used(order.cl_ord_id):
             raise ValueError(f"order {order.order_id} or ClOrdID {order.cl_ord_id} is in use")
         self.orders[order.order_id] = order
         self.by_client_id[order.cl_ord_id] = order
-        self.used_ids.add(order.cl_ord_id)
+        self.open_ids.add(order.order_id)
+        self.use(order.cl_ord_id)
+
+    def _note_closed(self, order: Order) -> None:
+        """A closed order stays known until `max_closed` younger ones are."""
+        self.open_ids.discard(order.order_id)
+        self._closed_ids.append(order.order_id)
+        if len(self._closed_ids) > self._max_closed:
+            old = self.orders.pop(self._closed_ids.popleft())
+            self.by_client_id.pop(old.cl_ord_id, None)
 
     def find(self, item: CancelItem) -> Order | None:
         """The order a cancel means: OrderID wins over OrigClOrdID; a Symbol that differs finds none, if checked."""
@@ -264,7 +285,7 @@ class Book:
                 order.cl_ord_id = order.last_id = cl_ord_id
                 order.replacing = None
                 self.by_client_id[cl_ord_id] = order
-                self.used_ids.add(cl_ord_id)
+                self.use(cl_ord_id)
             case "ReplaceRejected":
                 if order.replacing is None:
                     return None
@@ -294,22 +315,34 @@ class Book:
     ) -> Report:
         """The order as it stands, in one record with a fresh ExecID."""
         order.updated_us = self._tick(now_us)
-        return self._record(order, exec_type, order.updated_us, self.new_uuid(), cl_ord_id, orig_cl_ord_id)
+        order.reports += 1
+        if order.closed and order.order_id in self.open_ids:
+            self._note_closed(order)
+        return self._record(order, exec_type, self._exec_id(order, "r"), cl_ord_id, orig_cl_ord_id)
+
+    def opened(self, order: Order, now_us: int, *, past: bool) -> Report:
+        """The report New; in the past it carries the time of submission."""
+        report = self.report(order, "New", now_us, cl_ord_id=order.cl_ord_id)
+        if past:
+            report.timestamp = report.transact_time = stamp(order.submitted_us)
+            order.updated_us = order.submitted_us
+        return report
+
+    def _exec_id(self, order: Order, kind: str) -> str:
+        """From the order and the count of its reports, so that no interleaving with other orders changes it."""
+        return seeded_uuid(f"{self._seed}/{order.order_id}/{kind}{order.reports}")
 
     def order_record(self, order: Order) -> bytes:
         """The JSON of the Order stream's record: the latest state, ClOrdID of the last request (section 4.2)."""
         orig = order.cl_ord_id if order.last_id != order.cl_ord_id else None
-        exec_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{order.order_id}/{order.updated_us}"))
-        return encode_report(self._record(order, order.exec_type, order.updated_us, exec_id, order.last_id, orig))
+        return encode_report(self._record(order, order.exec_type, self._exec_id(order, "o"), order.last_id, orig))
 
-    def _record(
-        self, order: Order, exec_type: str, at_us: int, exec_id: str, cl_ord_id: str, orig: str | None
-    ) -> Report:
+    def _record(self, order: Order, exec_type: str, exec_id: str, cl_ord_id: str, orig: str | None) -> Report:
         base, _, quote = order.symbol.partition("-")
         leaves = order.leaves_qty
         if order.closed and self.cancels.leaves_on_close == "open":
             leaves = order.open_at_close
-        now, filled = stamp(at_us), order.cum_qty > 0
+        now, filled = stamp(order.updated_us), order.cum_qty > 0
         return Report(
             timestamp=now, symbol=order.symbol, order_id=order.order_id, cl_ord_id=cl_ord_id, orig_cl_ord_id=orig,
             submit_time=stamp(order.submitted_us), exec_id=exec_id, side=order.side, transact_time=now,
@@ -344,6 +377,12 @@ def entry_of(report: Report) -> Entry:
         published_us or 0, report.symbol, report.order_id, report.rfq_id, report.ord_status, report.exec_type,
         encode_report(report),
     )  # fmt: skip
+
+
+def seeded_uuid(text: str) -> str:
+    """A UUID, version 4 in shape, made of nothing but the text."""
+    raw = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return f"{raw[:8]}-{raw[8:12]}-4{raw[13:16]}-a{raw[17:20]}-{raw[20:]}"
 
 
 def altered(report: Report) -> Report:

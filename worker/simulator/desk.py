@@ -225,11 +225,11 @@ class Desk:
         if behaviour.play == "ignore" and not behaviour.steps:
             return "ignored"
         order = choice.order
-        if item.cl_ord_id in self._book.used_ids:
+        if self._book.is_used(item.cl_ord_id):
             if self._script.cancels.duplicate_id == "reject":
                 self._press.publish(self._book.refuse(item, order, 6, now_us), self._script.behaviour, session)
             return "duplicate"
-        self._book.used_ids.add(item.cl_ord_id)
+        self._book.use(item.cl_ord_id)
         steps = steps_of(behaviour)
         if order is None:
             steps = (Step("Unknown", 0.0, 1, None),)

@@ -6,7 +6,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-FATES = ("processed", "ignored", "unknown", "duplicate", "refused", "invalid", "cut")
+import msgspec
+
+# A frame weighs some twenty times a cancel.
+_FRAME_SHARE = 10
 
 
 @dataclass(slots=True, frozen=True)
@@ -22,7 +25,7 @@ class Upgrade:
 
 @dataclass(slots=True, frozen=True)
 class Received:
-    """One text frame of a client. `message` is its JSON object, empty if it was none."""
+    """One text frame of a client, its bytes kept; `reqid` and `type` as far as they could be read."""
 
     at: float
     utc_us: int
@@ -30,7 +33,16 @@ class Received:
     session_id: str
     reqid: int | None
     type: str
-    message: dict[str, Any]
+    data: bytes
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The JSON object of the frame; empty if it was none."""
+        try:
+            found = msgspec.json.decode(self.data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 @dataclass(slots=True, frozen=True)
@@ -75,11 +87,11 @@ class Truth:
 
 
 class Ledger:
-    """Bounded books of what came; the oldest entries go over `limit`."""
+    """Bounded books of what came; the oldest go over `limit` (frames: a tenth of it). `counts` never forget."""
 
     def __init__(self, limit: int) -> None:
         self.upgrades: deque[Upgrade] = deque(maxlen=limit)
-        self.frames: deque[Received] = deque(maxlen=limit)
+        self.frames: deque[Received] = deque(maxlen=max(1, limit // _FRAME_SHARE))
         self.cancels: deque[CancelSeen] = deque(maxlen=limit)
         self.counts: dict[str, int] = {}
 

@@ -208,8 +208,9 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     seed: int = 1
     clock_offset: float = 0.0
     customer_user: str = "trader@example.com"
-    max_reports: Positive = 1_000_000
-    max_ledger: Positive = 1_000_000
+    max_reports: Positive = 200_000
+    max_closed: Positive = 200_000
+    max_ledger: Positive = 200_000
     login: Login = Login()
     frames: Frames = Frames()
     streams: Streams = Streams()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 import struct
@@ -37,6 +38,8 @@ class House(Protocol):
     def open_session(self, key: str, rule: Connect, line: SocketLine) -> Session: ...
     def session_over(self, session: Session) -> None: ...
     def session_count(self) -> int: ...
+    def touched(self) -> None: ...
+    def broke(self, error: Exception) -> None: ...
 
 
 class SocketLine:
@@ -140,10 +143,14 @@ class VenueServer:
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Opens the listening socket; the address it got. OSError if it is taken."""
         frames = self._house.script.frames
+        # Clients that vanish are this server's daily business, not a traceback on somebody's terminal.
+        quiet = logging.getLogger("worker.simulator.sockets")
+        quiet.propagate = False
+        quiet.addHandler(logging.NullHandler())
         self._server = await serve(
             self._serve_session, host, port, process_request=self._decide, compression=None, ssl=self._tls,
             max_size=frames.max_frame, ping_interval=frames.ping_interval or None, ping_timeout=None,
-            open_timeout=None, close_timeout=0.5, server_header="venue-simulator", max_queue=64,
+            open_timeout=None, close_timeout=0.5, server_header="venue-simulator", logger=quiet, max_queue=64,
         )  # fmt: skip
         address = next(iter(self._server.sockets)).getsockname()
         return str(address[0]), int(address[1])
@@ -164,7 +171,7 @@ class VenueServer:
         await self.running.wait()
         number, rule = self._house.next_attempt()
         headers = request.headers
-        key, sign, timestamp = headers.get("ApiKey"), headers.get("ApiSign"), headers.get("ApiTimestamp")
+        key, sign, timestamp = (_single(headers, name) for name in ("ApiKey", "ApiSign", "ApiTimestamp"))
         response = self._answer(rule, request)
         status = rule.status or (response.status_code if response is not None else 101)
         self._house.attempted(Upgrade(number, time.monotonic(), status, timestamp, sign))
@@ -180,10 +187,9 @@ class VenueServer:
         if rule.status > 0:
             return _refuse(rule.status, "scripted", rule.retry_after, rule.location)
         headers = request.headers
-        refusal = self._gate.check(
-            key=headers.get("ApiKey"), sign=headers.get("ApiSign"), timestamp=headers.get("ApiTimestamp"),
-            host=headers.get("Host", ""), path=request.path, now_us=self._house.now_us(),
-        )  # fmt: skip
+        key, sign, timestamp = (_single(headers, name) for name in ("ApiKey", "ApiSign", "ApiTimestamp"))
+        host, now_us = _single(headers, "Host") or "", self._house.now_us()
+        refusal = self._gate.check(key=key, sign=sign, timestamp=timestamp, host=host, path=request.path, now_us=now_us)
         if refusal is not None:
             return _refuse(refusal.status, refusal.text)
         if login.max_sessions and self._house.session_count() >= login.max_sessions:
@@ -210,9 +216,8 @@ class VenueServer:
                 data = await connection.recv(decode=False)
                 if line.stalled:
                     await self._until_resumed(line)
-                session.receive(data)
-                if line.over:
-                    session.ended = True
+                session.ended = session.ended or line.over
+                self._take(session, data)
         except ConnectionClosed:
             pass
         finally:
@@ -222,9 +227,23 @@ class VenueServer:
             del self._admitted[connection]
             self._house.session_over(session)
 
+    def _take(self, session: Session, data: bytes) -> None:
+        try:
+            session.receive(data)
+        except Exception as error:  # noqa: BLE001 - a fault of the simulator ends the test, not the server
+            self._house.broke(error)
+            session.end(1011)
+        self._house.touched()
+
     async def _until_resumed(self, line: SocketLine) -> None:
         while line.stalled and not self._closing.is_set():
             await asyncio.sleep(0.01)
+
+
+def _single(headers: Headers, name: str) -> str | None:
+    """A header that stands exactly once."""
+    found = headers.get_all(name)
+    return found[0] if len(found) == 1 else None
 
 
 def _refuse(status: int, text: str, retry_after: str | None = None, location: str | None = None) -> Response:

@@ -112,7 +112,7 @@ class Session:
         reqid = reqid if isinstance(reqid, int) and not isinstance(reqid, bool) else None
         kind = kind if isinstance(kind, str) else ""
         self._floor.ledger.frames.append(
-            Received(time.monotonic(), self._floor.now_us(), self.number, self.session_id, reqid, kind, readable)
+            Received(time.monotonic(), self._floor.now_us(), self.number, self.session_id, reqid, kind, data)
         )
         self._floor.ledger.count("frames")
         if not self._greeted and self.rule.hello == "sent":

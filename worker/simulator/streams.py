@@ -132,11 +132,13 @@ class Subscription:
         """Sends the first page of every stream (or nothing, by script) and opens the live flow."""
         self.started = True
         for wanted in self.filters:
+            rows: list[Entry] | list[Order]
             if wanted.name == "Order":
-                rows: list[Entry] | list[Order] = self._orders(wanted, book)
-                wanted.members |= {order.order_id for order in self._orders(wanted, book)}
+                rows = self._orders(wanted, book)
+                wanted.members |= {order.order_id for order in rows}
             else:
                 rows = self._reports(wanted, book)
+                rows.sort(key=lambda entry: entry.published_us)
             if self._settings.replay_order == "reversed":
                 rows.reverse()
             elif self._settings.replay_order == "shuffled":

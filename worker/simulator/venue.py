@@ -55,7 +55,7 @@ class Simulator:
         self.script = msgspec.structs.replace(script, login=login)
         self.rng = random.Random(script.seed)
         self.ledger = Ledger(script.max_ledger)
-        self.book = Book(script.cancels, self.rng, script.max_reports)
+        self.book = Book(self.script)
         self.desk = Desk(self.script, self.book, self.ledger, self.rng, self)
         self.desk.on_cancel = on_cancel
         self.gate = Gate(login)
@@ -70,6 +70,7 @@ class Simulator:
         self._timers: set[asyncio.TimerHandle] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
+        self._failures: list[Exception] = []
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -93,6 +94,8 @@ class Simulator:
         for timer in self._timers:
             timer.cancel()
         await self._server.stop()
+        if self._failures and error is None:
+            raise ExceptionGroup("the simulator failed", self._failures)
 
     @property
     def url(self) -> str:
@@ -126,7 +129,7 @@ class Simulator:
             behaviours=(behaviour,) if isinstance(behaviour, Behaviour) else tuple(behaviour),
         )  # fmt: skip
         self.book.add(order)
-        self._order_event(order, self.book.report(order, "New", now_us - round(age * 1e6), cl_ord_id=order.cl_ord_id))
+        self._order_event(order, self.book.opened(order, now_us, past=age > 0))
         return order
 
     def place_later(self, delay: float, **terms: object) -> str:
@@ -180,6 +183,15 @@ class Simulator:
             )
             for order in self.book.orders.values()
         }
+
+    @property
+    def on_cancel(self) -> Chooser | None:
+        """Picks the behaviour of a cancel whose order has none of its own; None leaves it to the script."""
+        return self.desk.on_cancel
+
+    @on_cancel.setter
+    def on_cancel(self, chooser: Chooser | None) -> None:
+        self.desk.on_cancel = chooser
 
     # -- behaviour -----------------------------------------------------------------------------------------------
 
@@ -292,7 +304,10 @@ class Simulator:
 
         def due() -> None:
             self._timers.discard(timer)
-            call()
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001 - told when the block ends
+                self.broke(error)
 
         timer = asyncio.get_running_loop().call_later(delay_s, due)
         self._timers.add(timer)
@@ -329,7 +344,7 @@ class Simulator:
     def implicit_order(self, item: CancelItem) -> Order | None:
         if not self.script.cancels.auto_orders or (item.order_id or item.orig_cl_ord_id) is None:
             return None
-        if (item.order_id or "") in self.book.orders or (item.orig_cl_ord_id or "") in self.book.used_ids:
+        if (item.order_id or "") in self.book.orders or self.book.is_used(item.orig_cl_ord_id or ""):
             return None
         now_us = self.now_us()
         order = Order(
@@ -383,6 +398,12 @@ class Simulator:
     def session_count(self) -> int:
         return len(self.sessions)
 
+    def touched(self) -> None:
+        self._changed.set()
+
+    def broke(self, error: Exception) -> None:
+        self._failures.append(error)
+
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _order_event(self, order: Order, report: Report) -> None:
@@ -417,7 +438,7 @@ class Simulator:
 
     def _flow_order(self) -> None:
         flow = self.script.flow
-        if sum(1 for order in self.book.orders.values() if not order.closed) < flow.max_open:
+        if len(self.book.open_ids) < flow.max_open:
             self.place(symbol=self.rng.choice(flow.symbols))
 
     def _flow_foreign(self) -> None:
