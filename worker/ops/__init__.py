@@ -1,0 +1,1 @@
+"""The operations endpoint: read-only views of a running worker (contract 8)."""
