@@ -19,7 +19,7 @@ fail() {
     exit 1
 }
 
-[ $# -ge 1 ] && [ $# -le 2 ] || usage
+if [ $# -lt 1 ] || [ $# -gt 2 ]; then usage; fi
 case "${2:-4}" in
     4)
         version=v4.3.1

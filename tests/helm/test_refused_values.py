@@ -80,6 +80,7 @@ def test_the_schema_refuses(either_helm: Helm, values: dict[str, Any], place: st
         ({"config": {"venue": {"sessions": 4}}}, "more than venueSessionLimit 10"),
         ({"keda": {"enabled": True, "existingSecret": "m", "maxReplicaCount": 5}}, "12 sessions could be open"),
         ({"keda": {"enabled": True}}, "keda.existingSecret is required"),
+        ({"prometheusRule": {"enabled": True}}, "prometheusRule.enabled needs serviceMonitor.enabled"),
         (
             {"keda": {"enabled": True, "existingSecret": "m", "minReplicaCount": 3, "maxReplicaCount": 2}},
             "keda.minReplicaCount is more than keda.maxReplicaCount",

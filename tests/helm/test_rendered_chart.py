@@ -10,6 +10,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 
 from tests.helm.chart import (
     CHART,
@@ -79,7 +80,10 @@ def test_only_what_is_asked_for_is_rendered(helm: Helm) -> None:
     [
         ({"service": {"enabled": True}}, {"Service"}),
         ({"serviceMonitor": {"enabled": True}}, {"Service", "ServiceMonitor"}),
-        ({"prometheusRule": {"enabled": True}}, {"PrometheusRule"}),
+        (
+            {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
+            {"Service", "ServiceMonitor", "PrometheusRule"},
+        ),
         ({"keda": {"enabled": True, "existingSecret": "management"}}, {"ScaledObject", "TriggerAuthentication"}),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -379,3 +383,10 @@ def test_the_notes_say_what_to_do_next(helm: Helm) -> None:
     notes = told.partition("NOTES:")[2]
     assert "rollout status deployment/trading-cancel-worker" in notes
     assert "nothing but the kubelet can reach /metrics" in notes
+
+
+def test_the_chart_is_of_the_workers_version() -> None:
+    from worker import __version__
+
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == __version__

@@ -47,6 +47,10 @@
 {{- end }}
 {{- end }}
 
+{{- if and .Values.prometheusRule.enabled (not .Values.serviceMonitor.enabled) }}
+{{- $wrong = append $wrong "prometheusRule.enabled needs serviceMonitor.enabled: the rules look for the series that it scrapes" }}
+{{- end }}
+
 {{- $names := list }}
 {{- range .Values.extraEnv }}
 {{- if hasPrefix "CANCEL_WORKER" .name }}
