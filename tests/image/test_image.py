@@ -1,0 +1,103 @@
+"""The image, built and run as a cluster would: not root, nothing writable, no capabilities.
+
+Runs only where the base image was made once by tools/build_image.sh, since that takes root, buildah and minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STORE = ROOT / ".cache" / "containers"
+TAG = "localhost/cancel-worker:test"
+STORAGE = ["--root", str(STORE / "root"), "--runroot", str(STORE / "run"), "--storage-driver", "overlay"]
+LOCKED = [
+    "--rm", "--network", "host", "--no-healthcheck", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096",
+    "--memory", "256m", "--read-only", "--read-only-tmpfs=false", "--cap-drop", "ALL",
+    "--security-opt", "no-new-privileges",
+]  # fmt: skip
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def call(*command: str, within: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=within, check=False)
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    """The tag of the image, built from the working tree."""
+    if os.geteuid() != 0 or not shutil.which("buildah") or not shutil.which("mmdebstrap"):
+        pytest.skip("needs root, buildah and mmdebstrap")
+    if not (STORE / "root").is_dir():
+        pytest.skip("no base image: run tools/build_image.sh once")
+    built = call(str(ROOT / "tools" / "build_image.sh"), TAG, within=500)
+    assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
+    return TAG
+
+
+def run(image: str, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    if not shutil.which("podman") or not shutil.which("runc"):
+        pytest.skip("needs podman and runc")
+    return call("podman", *STORAGE, "--runtime", "runc", "run", *LOCKED, *options, image, *arguments)
+
+
+def test_the_image_says_what_the_dockerfile_says(image: str) -> None:
+    told = call("buildah", *STORAGE, "inspect", "--type", "image", image)
+    config: dict[str, Any] = json.loads(told.stdout)["Docker"]["config"]
+    assert config["User"] == "10001:10001"
+    assert config["Entrypoint"] == ["cancel-worker"]
+    assert config["Cmd"] == ["run"]
+    assert config["StopSignal"] == "SIGTERM"
+    assert config["Healthcheck"]["Test"][:2] == ["CMD", "python"]
+
+
+LOOK = """
+import json, os, pathlib, worker
+def refused(path):
+    try:
+        open(path, "w").close()
+    except OSError:
+        return True
+    return False
+print(json.dumps({
+    "ids": [os.getuid(), os.getgid()],
+    "refused": [refused(path) for path in ("/x", "/tmp/x", "/etc/cancel-worker/x", "/opt/cancel-worker/x")],
+    "capabilities": [line.split()[1] for line in open("/proc/self/status") if line.startswith("Cap")],
+    "config": sorted(path.name for path in pathlib.Path("/etc/cancel-worker").iterdir()),
+    "compiled": bool(list(pathlib.Path(worker.__file__).parent.glob("__pycache__/*.pyc"))),
+    "pip": pathlib.Path("/opt/cancel-worker/bin/pip").exists(),
+}))
+"""
+
+
+def test_it_runs_with_nothing_but_its_own_files(image: str) -> None:
+    done = run(image, "-c", LOOK, options=("--entrypoint", "python"))
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["ids"] == [10001, 10001]
+    assert seen["refused"] == [True] * 4
+    assert set(seen["capabilities"]) == {"0" * 16}
+    assert seen["config"] == sorted(path.name for path in (ROOT / "config").glob("*.toml"))
+    assert seen["compiled"] is True
+    assert seen["pip"] is False
+
+
+def test_the_worker_starts_in_it(image: str) -> None:
+    done = run(image, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "run" in done.stdout
+
+
+def test_a_wrong_setting_ends_it_with_status_2(image: str) -> None:
+    done = run(image, options=("--env", "CANCEL_WORKER__OPS__PORT=high"))
+    assert done.returncode == 2
+    assert "CANCEL_WORKER__OPS__PORT" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
