@@ -94,10 +94,17 @@ class Pool:
     # ---- what the runner asks for ----------------------------------------------------------------------------------
 
     def send(self, session: int, data: bytes) -> None:
-        """One text message, handed to the transport before this returns; nothing happens if the session has ended."""
+        """One text message, to leave at ``flush``, or else at the end of the loop's turn; ignored if the session has
+        ended.
+        """
         socket = self._sockets.get(session)
         if socket is not None:
             socket.send(data)
+
+    def flush(self) -> None:
+        """Hand all that was sent to the transports, one write a session: called in the step that decides to send."""
+        for socket in self._sockets.values():
+            socket.flush()
 
     def drop(self, session: int, reason: str) -> None:
         """End a session at once; ``session_lost`` follows with this reason."""

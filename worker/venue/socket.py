@@ -80,6 +80,7 @@ class VenueSocket(asyncio.Protocol):
         self._ended = False
         self._why: str | None = None  # the reason of an ending that began here
         self._dropped = False
+        self._unflushed = False
         self._linger: asyncio.TimerHandle | None = None
         self._cut = bytearray()  # the beginning of a frame
         self._cut_needs = 0  # bytes it must have before it is worth another look
@@ -107,13 +108,21 @@ class VenueSocket(asyncio.Protocol):
         await self._upgraded
 
     def send(self, data: bytes) -> None:
-        """Hand one text message to the transport at once. It may have arrived whatever happens next (faults I12).
+        """One text message; it leaves with the others of this turn at ``flush``, or by itself at the end of the turn.
 
         Nothing is sent on a session that has ended or is closing; a peer that does not read is dropped at
         ``max_unsent``.
         """
         if not self._dropped and self._protocol.state is State.OPEN:
             self._protocol.send_text(data)
+            if not self._unflushed:
+                self._unflushed = True
+                self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Hand what was sent to the transport, in one write. It may have arrived whatever happens next (faults I12)."""
+        if self._unflushed:
+            self._unflushed = False
             self._write_pending()
 
     async def close(self) -> None:
@@ -273,9 +282,9 @@ class VenueSocket(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        for chunk in self._protocol.data_to_send():
-            if chunk:
-                transport.write(chunk)
+        data = b"".join(self._protocol.data_to_send())
+        if data:
+            transport.write(data)
         unsent = transport.get_write_buffer_size()
         if unsent > self._limits.max_unsent:
             self.abort(f"the venue does not read: {unsent} bytes unsent")
