@@ -1,0 +1,1 @@
+"""What tests of several parts need: time that scales, a real broker, certificates."""
