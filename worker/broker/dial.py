@@ -87,6 +87,10 @@ class Dial:
         self._context: ssl.SSLContext | None = None
         self._context_of: tuple[object, ...] = ()
 
+    def connection_name(self, role: str) -> str:
+        """What operators see: the worker's name and what the connection is for."""
+        return f"{self._name} {role}"
+
     def retry(self) -> Retry:
         """A fresh series of waits."""
         return Retry(Backoff(self._reconnect_min_s, self._reconnect_max_s, 1, REFUSED_LEAST_S), self._jitter)
@@ -145,7 +149,7 @@ class Dial:
             None if endpoint.by_certificate else address.user,
             address.password,
             address.vhost,
-            f"{self._name} {role}",
+            self.connection_name(role),
             self.heartbeat_s,
         )
         context = self.ssl_context() if address.tls else None
