@@ -190,7 +190,9 @@ def credentials() -> tuple[Secret, Secret]:
 @contextlib.asynccontextmanager
 async def running(venue: Venue, port: Recorder, **more: Any) -> AsyncIterator[Pool]:
     """A pool that runs, and is closed at the end."""
-    more = {"credentials": credentials, "rng": Random(7), "limits": Limits(close_timeout=0.1)} | more
+    more.setdefault("credentials", credentials)
+    more.setdefault("rng", Random(7))
+    more.setdefault("limits", Limits(close_timeout=0.1))
     pool = Pool(venue=venue, port=port, **more)
     run = asyncio.create_task(pool.run())
     try:

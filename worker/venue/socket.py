@@ -202,22 +202,24 @@ class VenueSocket(asyncio.Protocol):
                 self._upgraded.set_result(None)
             return rest
         if self._protocol.handshake_exc is not None:
-            self._refuse("the upgrade was answered with something else than HTTP 101")
+            self._refuse("refused")
         elif self._head_whole:
-            self._loop.call_later(BODY_WAIT, self._refuse, "the upgrade was refused")
+            self._loop.call_later(BODY_WAIT, self._refuse, "refused")
         return b""
 
     def _refuse(self, otherwise: str) -> None:
-        """Fail the upgrade with the status that came, or with what was wrong about it, or else with ``otherwise``."""
+        """Fail the upgrade: with the status that came, with what was wrong about the answer, or with ``otherwise``."""
         if self._opened or self._upgraded.done():
             return
         error: VenueError
-        if self._head_whole and status_of(bytes(self._head)) not in (0, 101):
-            bodies = [event.body for event in self._protocol.events_received() if isinstance(event, Response)]
-            body = bytes(bodies[0]) if bodies else b""
-            error = refusal(bytes(self._head), body, self._secrets, datetime.now(UTC))
-        elif self._head_whole and self._protocol.handshake_exc is not None:
-            error = VenueError(f"upgrade: {protocol_error(self._protocol.handshake_exc)}")
+        status, fault = status_of(bytes(self._head)) if self._head_whole else 0, self._protocol.handshake_exc
+        if status == 101 and fault is not None:
+            error = VenueError(f"upgrade: {protocol_error(fault)}")
+        elif status:
+            bodies = [bytes(event.body) for event in self._protocol.events_received() if isinstance(event, Response)]
+            error = refusal(bytes(self._head), b"".join(bodies), self._secrets, datetime.now(UTC))
+        elif fault is not None and not isinstance(fault.__cause__, EOFError):
+            error = VenueError("upgrade: the answer is not HTTP")
         else:
             error = VenueError(f"upgrade: {otherwise}")
         self._upgraded.set_exception(error)
