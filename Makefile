@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 bin := .venv/bin
 installed := .venv/.installed
 pytest := $(bin)/python -m pytest
+compile = UV_PYTHON_DOWNLOADS=never $(bin)/uv pip compile -q --universal --generate-hashes --no-header $(UPGRADE)
 
 .PHONY: help setup rabbitmq demo test lint types unit tests lock clean
 
@@ -44,11 +45,10 @@ tests: setup ## all tests with branch coverage, and the gate on worker/core and 
 	$(bin)/coverage json --quiet -o .cache/coverage.json
 	$(bin)/python tools/coverage_gate.py .cache/coverage.json --at-least 90 worker/core worker/wire
 
-lock: $(installed) ## write both lock files anew from pyproject.toml (make lock UPGRADE=--upgrade for newer versions)
-	UV_PYTHON_DOWNLOADS=never $(bin)/uv pip compile -q --universal --generate-hashes --no-header $(UPGRADE) \
-	    pyproject.toml -o requirements.lock
-	UV_PYTHON_DOWNLOADS=never $(bin)/uv pip compile -q --universal --generate-hashes --no-header $(UPGRADE) \
-	    -c requirements.lock --group dev pyproject.toml -o requirements-dev.lock
+lock: $(installed) ## write the lock files anew from pyproject.toml (newer versions: make lock UPGRADE=--upgrade)
+	$(compile) pyproject.toml -o requirements.lock
+	$(compile) -c requirements.lock --group dev pyproject.toml -o requirements-dev.lock
+	$(compile) -c requirements-dev.lock --group build -o requirements-build.lock
 
 clean: ## remove all that the other targets made
 	rm -rf .venv .cache .hypothesis .ruff_cache .import_linter_cache build dist

@@ -3,6 +3,7 @@
 # Looked for in this order: CANCEL_WORKER_TEST_BROKER (a running server: nothing to fetch), CANCEL_WORKER_RABBITMQ (a folder
 # that holds usr/lib/rabbitmq), .cache/rabbitmq, /usr/lib/rabbitmq. worker/demo/node.py looks in the same places.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/common.sh"
 place=$cache/rabbitmq
 

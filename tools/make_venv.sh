@@ -2,6 +2,7 @@
 # Make (or bring up to date) .venv with exactly what requirements-dev.lock names, and the project itself, editable.
 #   make_venv.sh [PYTHON]        PYTHON: the interpreter to build it with, default python3
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/common.sh"
 python=${1:-python3}
 cd "$root"

@@ -4,6 +4,7 @@
 # Of the dependencies only those whose whole name matches the (extended) pattern are taken.
 # Package lists are the system's if it has any and they are fresh enough, else lists of our own under .cache/apt.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/common.sh"
 prefix=${1:?prefix} pattern=${2:?dependency pattern}
 shift 2
