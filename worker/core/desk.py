@@ -469,6 +469,7 @@ class Desk:
             late=late,
             attempt=cancel.attempt,
             session_id=cancel.session_id,
+            cancel=cancel,
         )
 
     def invalid_item(self, command: CommandState, item: InvalidItem, now: Now) -> None:
@@ -529,6 +530,7 @@ class Desk:
         late: bool = False,
         attempt: int = 0,
         session_id: str | None = None,
+        cancel: CancelState | None = None,
     ) -> None:
         context = command.context
         body = wire.encode_event(
@@ -575,6 +577,7 @@ class Desk:
             now.utc_us // 1_000_000,
             index,
             command if final else None,
+            cancel if final else None,
         )
         if final:
             command.unconfirmed += 1
@@ -582,7 +585,7 @@ class Desk:
             self._stats.finals[outcome] += 1
         else:
             self._stats.infos[outcome] += 1
-        self._outbox.publish(event)
+        self._outbox.publish(event, now)
         if final:
             self.reply(event, context.reply_to)
 

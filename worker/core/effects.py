@@ -9,6 +9,7 @@ from msgspec import Struct
 from worker.wire.command import Lane
 
 if TYPE_CHECKING:
+    from worker.core.cancel import CancelState
     from worker.core.command import CommandState
     from worker.core.facts import Delivery
 
@@ -20,11 +21,12 @@ class OutEvent:
 
     It stays with the core until the broker confirmed it; the same object may be published several times, always
     under the same ``event_id``. ``body`` is the JSON text, ``headers`` the AMQP headers, ``timestamp_s`` the AMQP
-    timestamp in seconds. ``command`` is whom the confirm is reported to.
+    timestamp in seconds. ``command`` is whom the confirm is reported to, ``cancel`` what the event is about.
     """
 
     __slots__ = (
         "body",
+        "cancel",
         "command",
         "command_id",
         "correlation_id",
@@ -35,6 +37,8 @@ class OutEvent:
         "in_flight",
         "index",
         "lane",
+        "logged",
+        "made_mono",
         "outcome",
         "routing_key",
         "timestamp_s",
@@ -54,6 +58,7 @@ class OutEvent:
         timestamp_s: int,
         index: int | None = None,
         command: CommandState | None = None,
+        cancel: CancelState | None = None,
     ) -> None:
         self.event_id = event_id
         self.lane = lane
@@ -67,7 +72,10 @@ class OutEvent:
         self.timestamp_s = timestamp_s
         self.index = index
         self.command = command
+        self.cancel = cancel
         self.in_flight = False
+        self.logged = False
+        self.made_mono = 0.0
         self.failures = 0
 
 

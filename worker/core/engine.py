@@ -325,5 +325,5 @@ class Engine:
         headers: dict[str, str | bool] = {"final": False}
         self.stats.infos[outcome] += 1
         self.outbox.publish(
-            OutEvent(event_id, "kill", key, body, outcome, False, None, None, headers, now.utc_us // 1_000_000)
+            OutEvent(event_id, "kill", key, body, outcome, False, None, None, headers, now.utc_us // 1_000_000), now
         )

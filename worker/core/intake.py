@@ -147,7 +147,7 @@ class Intake:
         if state.requeued:
             self._forget(state.command_id)
             return False
-        self._repeat(state, ended)
+        self._repeat(state, ended, now)
         return True
 
     def _conflict(self, state: CommandState, now: Now) -> None:
@@ -183,7 +183,7 @@ class Intake:
                 self._desk.doubtful["cancel"].remove(cancel)
                 self._desk.doubtful["kill"].append(cancel)
 
-    def _repeat(self, state: CommandState, ended: Ended) -> None:
+    def _repeat(self, state: CommandState, ended: Ended, now: Now) -> None:
         """A command that ended a short while ago came again: the same finals, nothing sent."""
         self._stats.commands_joined[state.lane] += 1
         self._verdicts.add(state)
@@ -204,7 +204,8 @@ class Intake:
                     event.timestamp_s,
                     event.index,
                     state,
-                )
+                ),
+                now,
             )
             self._desk.reply(event, state.context.reply_to)
 
@@ -359,6 +360,20 @@ class Intake:
         for command in [c for c in self.commands.values() if not c.deliveries]:
             if command.unconfirmed == 0 and all(c.phase in (Phase.PARKED, Phase.FINAL) for c in command.cancels):
                 self._drop(command)
+
+    def oldest_received_us(self) -> dict[Lane, int | None]:
+        """When the oldest command held was received, by lane; UTC microseconds."""
+        oldest: dict[Lane, int | None] = {}
+        for lane in LANES:
+            oldest[lane] = min((c.received_us for c in self.commands.values() if c.lane == lane), default=None)
+        return oldest
+
+    def in_phase(self, phase: Phase) -> dict[Lane, int]:
+        """Cancels that stand in ``phase``, by lane; walks over all of them."""
+        found: dict[Lane, int] = {"kill": 0, "cancel": 0}
+        for command in self.commands.values():
+            found[command.lane] += sum(c.phase is phase for c in command.cancels)
+        return found
 
     def counts(self) -> dict[Lane, int]:
         """Commands held, by lane."""

@@ -39,11 +39,17 @@ class Outbox:
         """How many events of the lane wait for their confirm."""
         return len(self._events[lane])
 
+    def oldest_wait(self, lane: Lane, mono: float) -> float:
+        """Seconds for which the lane's oldest event has waited for its confirm; 0 if none waits."""
+        for event in self._events[lane].values():
+            return mono - event.made_mono
+        return 0.0
+
     def is_up(self, lane: Lane) -> bool:
         """Whether the lane's publisher is up."""
         return self._up[lane]
 
-    def publish(self, event: OutEvent) -> None:
+    def publish(self, event: OutEvent, now: Now) -> None:
         """Publish, now or as soon as the lane can; an id that is already on its way only gains another waiting command."""
         events = self._events[event.lane]
         there = events.get(event.event_id)
@@ -51,6 +57,7 @@ class Outbox:
             if event.command is not None and event.command is not there.command:
                 self._others.setdefault(event.event_id, []).append(event.command)
             return
+        event.made_mono = now.mono
         events[event.event_id] = event
         if self._up[event.lane]:
             self._emit(event)

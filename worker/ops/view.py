@@ -1,0 +1,136 @@
+"""What the operations endpoint shows of one worker: readiness with its reasons, status, gauges (contract 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import monotonic, time_ns
+from typing import Any, Final, Protocol
+
+from worker.core.cancel import Phase
+from worker.core.engine import Engine
+from worker.core.outbox import LANES
+from worker.ops.metrics import Exposition
+from worker.ops.status import LastErrors, SessionStatus, status
+from worker.wire.command import Lane
+
+CONFIRM_OVERDUE_S: Final = 5.0
+"""An event that waits longer for its confirm makes the worker not ready (faults A24): publishing is what counts."""
+
+
+class ConsumerState(Protocol):
+    """A lane's consumer, as far as it is shown."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def last_error(self) -> str | None: ...
+
+
+class PublisherState(Protocol):
+    """A lane's publisher, as far as it is shown."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def last_error(self) -> str | None: ...
+    @property
+    def blocked_reason(self) -> str | None: ...
+
+
+class WorkerView:
+    """The view of a running worker. ``topology_problem`` is set while the topology could not be seen."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        worker: str,
+        version: str,
+        errors: LastErrors,
+        exposition: Exposition,
+        consumers: Mapping[Lane, ConsumerState],
+        publishers: Mapping[Lane, PublisherState],
+        session_errors: Callable[[], Mapping[int, str]],
+        sessions_wanted: int,
+    ) -> None:
+        self._engine = engine
+        self._worker = worker
+        self._version = version
+        self._errors = errors
+        self._exposition = exposition
+        self._consumers = consumers
+        self._publishers = publishers
+        self._session_errors = session_errors
+        self._started_us = time_ns() // 1000
+        engine.stats.sessions_wanted = sessions_wanted
+        self.topology_problem: str | None = "the topology has not been checked yet"
+
+    def reasons(self) -> list[str]:
+        """Why the worker is not ready; empty: it is."""
+        engine = self._engine
+        reasons = []
+        if engine.stopping:
+            reasons.append("stopping: SIGTERM was received")
+        if self.topology_problem is not None:
+            reasons.append(f"topology: {self.topology_problem}")
+        if not engine.sessions.ready:
+            why = "; ".join(dict.fromkeys(self._session_errors().values())) or engine.sessions.last_loss
+            reasons.append(f"no venue session is ready{f': {why}' if why else ''}")
+        for lane in LANES:
+            consumer, publisher = self._consumers[lane], self._publishers[lane]
+            if consumer.state != "consuming":
+                reasons.append(f"the {lane} lane is not consumed{_because(consumer.last_error, consumer.state)}")
+            if publisher.state != "up":
+                reasons.append(f"the {lane} lane cannot publish{_because(publisher.last_error, publisher.state)}")
+            elif publisher.blocked_reason is not None:
+                reasons.append(f"the broker blocks publishing of the {lane} lane: {publisher.blocked_reason}")
+            overdue = engine.outbox.oldest_wait(lane, monotonic())
+            if overdue > CONFIRM_OVERDUE_S:
+                reasons.append(f"an event of the {lane} lane waits {overdue:.0f} s for its confirm")
+        refused = engine.outbox.refused
+        if refused:
+            reasons.append(f"{len(refused)} events are refused by the broker: {next(iter(refused.values()))}")
+        return reasons
+
+    def status(self) -> dict[str, Any]:
+        """The object of ``/status``."""
+        self.refresh()
+        sessions = [
+            SessionStatus(s.slot, "ready" if s.ready else "opening", s.session_id) for s in self._engine.sessions.all()
+        ]
+        return status(
+            worker=self._worker,
+            version=self._version,
+            started_us=self._started_us,
+            now_us=time_ns() // 1000,
+            stats=self._engine.stats,
+            reasons=self.reasons(),
+            sessions=sessions,
+            errors=self._errors,
+        )
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The body and content type of ``/metrics``."""
+        self.refresh()
+        return self._exposition.text(accept)
+
+    def refresh(self) -> None:
+        """Bring the gauges up to date: they are read, not kept."""
+        engine, now_us = self._engine, time_ns() // 1000
+        stats = engine.stats
+        held = engine.intake.counts()
+        oldest = engine.intake.oldest_received_us()
+        waiting, doubtful = engine.intake.in_phase(Phase.QUEUED), engine.intake.in_phase(Phase.DOUBT)
+        for lane in LANES:
+            stats.waiting[lane] = waiting[lane]
+            stats.doubtful[lane] = doubtful[lane]
+            stats.unconfirmed[lane] = engine.outbox.unconfirmed(lane)
+            stats.unsettled[lane] = held[lane]
+            received_us = oldest[lane]
+            stats.oldest_command_s[lane] = 0.0 if received_us is None else max(0.0, (now_us - received_us) / 1e6)
+            stats.link_connected[f"consume_{lane}"] = int(self._consumers[lane].state != "down")
+            stats.link_connected[f"publish_{lane}"] = int(self._publishers[lane].state != "down")
+            stats.link_blocked[f"publish_{lane}"] = int(self._publishers[lane].blocked_reason is not None)
+
+
+def _because(error: str | None, state: str) -> str:
+    return f": {error}" if error is not None else f" ({state})"

@@ -1,0 +1,326 @@
+"""The runner: tells the engine what happened, carries out what it asks for, and wakes it when a time has come.
+
+It is the user's side of every port. A call from a link steps the engine at once and in the same turn of the loop; the
+frames of all commands that one read brought are filled when that read ends. Nothing here awaits, queues or decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from worker.core.clock import Now
+from worker.core.effects import (
+    Consume,
+    DropSession,
+    Effect,
+    Note,
+    OutEvent,
+    Publish,
+    Reply,
+    SendText,
+    SessionIsReady,
+    Settle,
+    Settlement,
+    Stopped,
+)
+from worker.core.engine import Engine
+from worker.core.facts import (
+    CommandDelivered,
+    ConsumerLost,
+    ConsumerStopped,
+    ConsumerUp,
+    Delivery,
+    EventConfirmed,
+    EventNacked,
+    EventReturned,
+    Fact,
+    FrameReceived,
+    GraceOver,
+    PublisherLost,
+    PublisherUp,
+    SessionLost,
+    SessionOpened,
+    StopAsked,
+)
+from worker.log import Logger
+from worker.wire.command import Lane, Properties
+
+TICK_S: Final = 0.05
+"""Longest time between two looks at what is due; also how the lag of the loop is measured."""
+
+SHORTEST_TICK_S: Final = 0.001
+
+
+class ConsumerLike(Protocol):
+    """What the runner needs of a lane's consumer."""
+
+    def consume(self, on: bool) -> None: ...
+    def settle(self, delivery: Delivery, how: Settlement) -> None: ...
+
+
+class PublisherLike(Protocol):
+    """What the runner needs of a lane's publisher."""
+
+    def publish(self, event: OutEvent) -> None: ...
+    def reply(self, event: OutEvent, queue: str) -> None: ...
+
+
+class PoolLike(Protocol):
+    """What the runner needs of the pool of sessions."""
+
+    def send(self, session: int, data: bytes) -> None: ...
+    def flush(self) -> None: ...
+    def drop(self, session: int, reason: str) -> None: ...
+    def session_ready(self, session: int) -> None: ...
+
+
+class Runner:
+    """Steps one engine. ``attach`` the shells, then ``start``; ``stopped`` is set when nothing is left to do.
+
+    ``keep`` is told of each trouble, with its source, for the status page. ``failed`` carries an exception of the
+    engine that a timer ran into: a bug, which ends the process.
+    """
+
+    def __init__(
+        self, engine: Engine, log: Logger, loop: asyncio.AbstractEventLoop, keep: Callable[[str, str], None]
+    ) -> None:
+        self.engine = engine
+        self._keep_error = keep
+        self.stopped = asyncio.Event()
+        self.failed: asyncio.Future[None] = loop.create_future()
+        self._log = log
+        self._loop = loop
+        self._consumers: dict[Lane, ConsumerLike] = {}
+        self._publishers: dict[Lane, PublisherLike] = {}
+        self._pool: PoolLike | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._tick_due = 0.0
+        self._flush_scheduled = False
+
+    def attach(
+        self, consumers: dict[Lane, ConsumerLike], publishers: dict[Lane, PublisherLike], pool: PoolLike
+    ) -> None:
+        """The shells that carry out effects."""
+        self._consumers, self._publishers, self._pool = consumers, publishers, pool
+
+    def start(self) -> None:
+        """Begin to look at the clock."""
+        self._arm(TICK_S)
+
+    def close(self) -> None:
+        """Stop looking at the clock."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def stop(self) -> None:
+        """SIGTERM came: take no more commands, finish what is in flight (contract 4.7)."""
+        self._step(StopAsked())
+
+    def grace_over(self) -> None:
+        """``shutdown.grace`` is used up: hand the rest back."""
+        self._step(GraceOver())
+
+    # -- the engine's turn
+
+    def _now(self) -> Now:
+        return Now(time.monotonic(), time.time_ns() // 1000)
+
+    def _step(self, fact: Fact) -> None:
+        self.engine.step(fact, self._now())
+        if self.engine.effects:
+            self._perform()
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        self._flush_scheduled = False
+        try:
+            self.batch_ended()
+        except Exception as e:  # noqa: BLE001 - whatever it is, it ends the process
+            self._fail(e)
+
+    def batch_ended(self) -> None:
+        """All that one read had to tell was told: fill frames and hand them to the sockets, now."""
+        self.engine.flush(self._now())
+        if self.engine.effects:
+            self._perform()
+        if self._pool is not None:
+            self._pool.flush()
+
+    def _perform(self) -> None:
+        effects = self.engine.effects
+        while effects:
+            batch = effects.copy()
+            effects.clear()
+            for effect in batch:
+                self._carry_out(effect)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Publish():
+                event = effect.event
+                self.engine.stats.events_published[event.lane] += 1
+                self._publishers[event.lane].publish(event)
+                if event.final and not event.logged:
+                    self._log_final(event)
+            case SendText():
+                assert self._pool is not None
+                self._pool.send(effect.session, effect.data)
+            case Settle():
+                self._consumers[effect.delivery.lane].settle(effect.delivery, effect.how)
+            case Reply():
+                self.engine.stats.replies += 1
+                self._publishers[effect.event.lane].reply(effect.event, effect.reply_to)
+            case Consume():
+                self._consumers[effect.lane].consume(effect.on)
+            case DropSession():
+                assert self._pool is not None
+                self._pool.drop(effect.session, effect.reason)
+            case SessionIsReady():
+                assert self._pool is not None
+                self._pool.session_ready(effect.session)
+            case Note():
+                getattr(self._log, effect.level)(effect.name, **effect.fields)
+            case Stopped():
+                self.stopped.set()
+
+    def _log_final(self, event: OutEvent) -> None:
+        event.logged = True
+        cancel = event.cancel
+        if cancel is None:
+            self._log.info(
+                "cancel_final",
+                outcome=event.outcome,
+                command_id=event.command_id,
+                index=event.index,
+                lane=event.lane,
+                event_id=event.event_id,
+            )
+            return
+        self._log.info(
+            "cancel_final",
+            outcome=event.outcome,
+            command_id=event.command_id,
+            index=event.index,
+            lane=event.lane,
+            event_id=event.event_id,
+            symbol=cancel.item.symbol,
+            cl_ord_id=cancel.cl_ord_id,
+            order_id=cancel.order_id,
+            attempt=cancel.attempt,
+        )
+
+    # -- time
+
+    def _arm(self, delay: float) -> None:
+        self._tick_due = self._loop.time() + delay
+        self._timer = self._loop.call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        stats = self.engine.stats
+        stats.loop_lag_s = max(0.0, self._loop.time() - self._tick_due)
+        stats.loop_lag_max_s = max(stats.loop_lag_max_s, stats.loop_lag_s)
+        try:
+            now = self._now()
+            self.engine.tick(now)
+            if self.engine.effects:
+                self._perform()
+            self.batch_ended()
+        except Exception as e:  # noqa: BLE001 - whatever it is, it ends the process
+            self._fail(e)
+            return
+        due = self.engine.next_due()
+        delay = TICK_S if due is None else min(TICK_S, max(SHORTEST_TICK_S, due - now.mono))
+        self._arm(delay)
+
+    def _fail(self, error: Exception) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+    def _trouble(self, name: str, source: str, reason: str, **fields: object) -> None:
+        self._keep_error(source, reason)
+        self._log.warning(name, reason=reason, **fields)
+
+    # -- told by the consumers
+
+    def command_delivered(self, delivery: Delivery, redelivered: bool, properties: Properties, body: bytes) -> None:
+        """A command came."""
+        self._step(CommandDelivered(delivery, redelivered, properties, body))
+
+    def consumer_up(self, lane: Lane) -> None:
+        """A lane's channel is open."""
+        self._log.info("consumer_up", lane=lane)
+        self._step(ConsumerUp(lane))
+
+    def consumer_stopped(self, lane: Lane) -> None:
+        """No more deliveries of a lane."""
+        self._log.info("consumer_stopped", lane=lane)
+        self._step(ConsumerStopped(lane))
+
+    def consumer_lost(self, lane: Lane, reason: str) -> None:
+        """A lane's deliveries are void."""
+        self._trouble("consumer_lost", "broker", reason, lane=lane)
+        self._step(ConsumerLost(lane, reason))
+
+    def consumer_failed(self, lane: Lane, reason: str) -> None:
+        """A lane's consumer could not get up; it tries again."""
+        self._trouble("consumer_failed", "broker", reason, lane=lane)
+
+    # -- told by the publishers
+
+    def publisher_up(self, lane: Lane) -> None:
+        """A lane can publish."""
+        self._log.info("publisher_up", lane=lane)
+        self._step(PublisherUp(lane))
+
+    def publisher_lost(self, lane: Lane, reason: str) -> None:
+        """A lane's confirms will not come."""
+        self._trouble("publisher_lost", "broker", reason, lane=lane)
+        self._step(PublisherLost(lane, reason))
+
+    def publisher_failed(self, lane: Lane, reason: str) -> None:
+        """A lane's publisher could not get up; it tries again."""
+        self._trouble("publisher_failed", "broker", reason, lane=lane)
+
+    def publisher_blocked(self, lane: Lane, reason: str | None) -> None:
+        """The broker has an alarm, or it is over."""
+        if reason is None:
+            self._log.info("publisher_unblocked", lane=lane)
+        else:
+            self._trouble("publisher_blocked", "broker", reason, lane=lane)
+
+    def event_confirmed(self, event: OutEvent) -> None:
+        """The broker stored an event."""
+        self._step(EventConfirmed(event))
+
+    def event_nacked(self, event: OutEvent) -> None:
+        """A queue refused an event."""
+        self._step(EventNacked(event))
+
+    def event_returned(self, event: OutEvent, code: int, text: str) -> None:
+        """No queue takes an event."""
+        self._step(EventReturned(event, code, text))
+
+    # -- told by the pool
+
+    def session_opened(self, session: int, slot: int) -> None:
+        """The venue accepted a log-in."""
+        self._step(SessionOpened(session, slot))
+
+    def frame_received(self, session: int, data: bytes) -> None:
+        """One text message of the venue."""
+        self._step(FrameReceived(session, data))
+
+    def session_lost(self, session: int, reason: str) -> None:
+        """A session ended."""
+        self._keep_error("venue", reason)
+        self._step(SessionLost(session, reason))
+
+    def attempt_failed(self, slot: int, reason: str) -> None:
+        """A log-in came to nothing; the pool tries again."""
+        self.engine.sessions.last_loss = reason
+        self._trouble("log_in_failed", "venue", reason, slot=slot)
