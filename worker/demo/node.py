@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import sys
@@ -25,10 +26,13 @@ from typing import Final, Self
 
 from worker.demo import guard
 from worker.demo.identity import Identity, environment_of, load_or_make
-from worker.demo.installation import NodeError, find_rabbitmq
+from worker.demo.installation import NodeError, NodeMissingError, find_rabbitmq
+
+__all__ = ["NodeError", "NodeMissingError", "PrivateNode"]
 
 _PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 _POLL_S: Final = 0.05
+_ERROR_LINE: Final = re.compile(r"\[(?:error|critical)\] <[\d.]+> *(\S.*)")
 
 
 class PrivateNode:
@@ -266,13 +270,11 @@ class PrivateNode:
                     os.waitpid(pid, 0)
 
     def _last_words(self) -> str:
-        """The end of what the node said about itself, for an error message."""
-        for log in (self.directory / "log" / "start.out", *sorted((self.directory / "log").glob("*.log"))):
-            lines = log.read_text(errors="replace").split("\n") if log.exists() else []
-            words = [line.strip() for line in lines if any(c.isalpha() for c in line)]
-            if words:
-                return " ".join(words[-4:])[-400:]
-        return "it said nothing"
+        """Why the node did not start, as far as it said so: its first error, else the last thing it said."""
+        logs = (self.directory / "log" / "start.out", *sorted((self.directory / "log").glob("*.log")))
+        text = "\n".join(log.read_text(errors="replace") for log in logs if log.exists())
+        errors = _ERROR_LINE.findall(text) or [line for line in text.splitlines() if line.strip()][-1:]
+        return errors[0].strip()[:400] if errors else "it said nothing"
 
 
 async def _accepts(port: int, said: bytes = b"", expected: bytes = b"") -> bool:
