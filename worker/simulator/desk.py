@@ -6,7 +6,9 @@ import fnmatch
 import hashlib
 import random
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from worker.simulator.book import Book, Order
@@ -93,7 +95,8 @@ class Desk:
             self._note_all(session, reqid, elements, "refused")
             session.error(reqid, *refusal)
             return
-        choices = [self._choose(item) for item in items if isinstance(item, CancelItem)]
+        ahead: Counter[str | int] = Counter()
+        choices = [self._choose(item, ahead) for item in items if isinstance(item, CancelItem)]
         for choice in choices:
             if choice.behaviour.play == "error" and not choice.behaviour.steps:
                 self._spend([c for c in choices if c.behaviour.play == "error"])
@@ -162,17 +165,20 @@ class Desk:
 
     # -- choosing ------------------------------------------------------------------------------------------------
 
-    def behaviour_by_script(self, item: CancelItem, asked: int = 0) -> tuple[Behaviour, int | None]:
+    def behaviour_by_script(
+        self, item: CancelItem, asked: int = 0, ahead: Mapping[str | int, int] = MappingProxyType({})
+    ) -> tuple[Behaviour, int | None]:
         """The callback, the rules in order, the mix, the script's own behaviour: the first that has a word.
 
-        `asked`: cancels the order has had before; each draws from the mix anew.
+        `asked`: cancels the order has had before; each draws from the mix anew. `ahead`: uses of each rule by
+        elements before this one in its frame.
         """
         if self.on_cancel is not None:
             called = self.on_cancel(item)
             if called is not None:
                 return called, None
         for number, rule in enumerate(self.rules):
-            spent = rule.count and self._rule_uses.get(number, 0) >= rule.count
+            spent = rule.count and self._rule_uses.get(number, 0) + ahead.get(number, 0) >= rule.count
             if not spent and _matches(rule, item):
                 return rule.behaviour, number
         if self._script.mix:
@@ -184,13 +190,20 @@ class Desk:
                     return entry.behaviour, None
         return self._script.behaviour, None
 
-    def _choose(self, item: CancelItem) -> Choice:
+    def _choose(self, item: CancelItem, ahead: Counter[str | int]) -> Choice:
+        """Looks only: what is chosen counts when it is carried out. `ahead` counts the frame's elements so far."""
         order = self._book.find(item)
+        asked = 0 if order is None else order.asked + ahead[order.order_id]
         if order is not None and order.behaviours:
-            return Choice(item, order, order.behaviours[min(order.asked, len(order.behaviours) - 1)], None)
-        behaviour, rule = self.behaviour_by_script(item, order.asked if order is not None else 0)
+            ahead[order.order_id] += 1
+            return Choice(item, order, order.behaviours[min(asked, len(order.behaviours) - 1)], None)
+        behaviour, rule = self.behaviour_by_script(item, asked, ahead)
         if order is None and not means_unknown(behaviour):
             order = self._press.implicit_order(item)
+        if order is not None:
+            ahead[order.order_id] += 1
+        if rule is not None:
+            ahead[rule] += 1
         return Choice(item, order, behaviour, rule)
 
     def _spend(self, choices: list[Choice]) -> None:

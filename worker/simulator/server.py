@@ -16,6 +16,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from worker.simulator.ledger import Upgrade
 from worker.simulator.login import Gate
@@ -60,13 +61,11 @@ class SocketLine:
         self._left, self._cut_how = count, how
 
     def write(self, frame: bytes) -> None:
+        if self._connection.protocol.state is not State.OPEN:
+            self._over = True
         if self._over:
             return
-        try:
-            self._connection.protocol.send_text(frame)
-        except ConnectionClosed:
-            self._over = True
-            return
+        self._connection.protocol.send_text(frame)
         for chunk in self._connection.protocol.data_to_send():
             self._raw(chunk)
 
