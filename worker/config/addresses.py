@@ -57,6 +57,8 @@ def parse_broker_url(url: str) -> BrokerAddress:
     """
     parts = _split(url, "amqps", "amqp")
     host = _host(parts)
+    if "@" in parts.path:
+        raise ValueError("must have a / in a password written as %2F, and a @ in a virtual host as %40")
     if "/" in parts.path[1:]:
         raise ValueError("must name one virtual host; a / in its name is written %2F")
     tls = parts.scheme == "amqps"
@@ -109,11 +111,13 @@ def _host(parts: SplitResult) -> str:
     host = parts.hostname or ""
     if not host:
         raise ValueError("must name a host")
-    if ":" in host:
+    if "[" in parts.netloc:
         try:
-            ipaddress.IPv6Address(host)
+            scope = ipaddress.IPv6Address(host).scope_id
         except ValueError:
-            raise ValueError("must name a host that is valid") from None
+            scope = host
+        if scope is not None:
+            raise ValueError("must name a host that is valid")
     elif not _HOST_NAME.match(host) or len(host) > 253:
         raise ValueError("must name a host that is valid")
     return host

@@ -132,7 +132,9 @@ def _of_environment(environ: Mapping[str, str], problems: list[str]) -> _Layer:
             continue
         key = variables.get(variable)
         if key is None:
-            hint = _hint(variable.upper(), variables)
+            # The prefix that all have in common would make everything alike.
+            near = _near(variable[len(PREFIX) :].upper(), [known[len(PREFIX) :] for known in variables])
+            hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
             problems.append(f"{_one_line(variable)}: is not a known variable{hint}")
         else:
             layer.append((key, _as_toml(key, environ[variable]), variable))
@@ -200,8 +202,13 @@ def _hint(word: str, known: Iterable[str]) -> str:
     """A guess at what was meant. A key without its section is looked for in all of them."""
     names = list(known)
     ends = [name for name in names if "." not in word and name.endswith(f".{word}")]
-    near = ends[:1] or get_close_matches(word, names, n=1, cutoff=0.75)
+    near = ends[:1] or _near(word, names)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _near(word: str, known: list[str]) -> list[str]:
+    # The comparison takes time in the square of the length, and no key is that long.
+    return get_close_matches(word, known, n=1, cutoff=0.75) if len(word) <= 64 else []
 
 
 def _one_line(text: str) -> str:
