@@ -45,6 +45,11 @@ class Lookup:
         return self.answer
 
 
+def open_descriptors() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def swallowing() -> tuple[socket.socket, socket.socket]:
     """A listener whose backlog is full: further connections are never answered."""
     listener = socket.socket()
@@ -274,11 +279,9 @@ async def test_a_handshake_that_is_never_answered_ends_at_the_limit_and_leaks_no
         venue_settings = settings(0, url=url, ca_file=trusting(authority, tmp_path), connect_timeout=0.05)
         async with running(venue_settings, port):
             await port.until(lambda: len(port.of("failed")) >= 2)
-            gc.collect()
-            before = len(list(Path("/proc/self/fd").iterdir()))
+            before = open_descriptors()
             await port.until(lambda: len(port.of("failed")) >= 12, within=10)
-            gc.collect()
-            assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3
+            assert open_descriptors() <= before + 3
     assert port.reasons[0] == f"TLS: no answer from localhost:{venue.port} in 0.05 s"
 
 
