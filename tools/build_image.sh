@@ -23,6 +23,8 @@ done
 
 store=$root/.cache/containers
 mkdir -p "$store"
+exec 9>"$store/lock"  # one at a time: two test processes must not make the same base twice
+flock 9
 options=(--root "$store/root" --runroot "$store/run" --storage-driver overlay)
 scratch=$(mktemp -d "$store/base.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT

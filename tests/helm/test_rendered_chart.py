@@ -247,9 +247,16 @@ def test_keda_owns_the_number_of_pods(helm: Helm) -> None:
     for trigger in scaled["spec"]["triggers"]:
         assert trigger["authenticationRef"] == {"name": authentication["metadata"]["name"]}
         assert all(isinstance(value, str) for value in trigger["metadata"].values()), "KEDA takes strings only"
+        assert trigger["metadata"]["protocol"] == "http", "over AMQP a prefetch hides what is unacked"
     referred = authentication["spec"]["secretTargetRef"]
     assert {reference["parameter"] for reference in referred} == {"host", "username", "password"}
     assert {reference["name"] for reference in referred} == {"rabbitmq-management"}
+
+
+def test_a_worker_that_is_not_ready_is_still_scraped(helm: Helm) -> None:
+    service = one(helm.render({**LEAST, "serviceMonitor": {"enabled": True}}), "Service")["spec"]
+    assert service["publishNotReadyAddresses"] is True
+    assert service["clusterIP"] == "None"
 
 
 def test_the_network_is_closed_but_for_what_is_needed(helm: Helm) -> None:
