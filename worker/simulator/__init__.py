@@ -1,6 +1,7 @@
 """The venue simulator: a model of the venue on real sockets, scripted, deterministic under a seed."""
 
 from worker.simulator.book import Order
+from worker.simulator.floor import system_clock
 from worker.simulator.ledger import CancelSeen, Received, Truth, Upgrade
 from worker.simulator.load import ScriptError, load_script, read_script
 from worker.simulator.script import (
@@ -18,7 +19,7 @@ from worker.simulator.script import (
     Weighted,
 )
 from worker.simulator.session import Session
-from worker.simulator.venue import Simulator, serve, system_clock
+from worker.simulator.venue import Simulator, serve
 
 __all__ = [
     "Behaviour",

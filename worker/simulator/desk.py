@@ -19,7 +19,7 @@ from worker.simulator.session import Session
 from worker.simulator.wire import INVALID_REQUEST, Report, parse_stamp
 
 
-class Press(Protocol):
+class DeskPort(Protocol):
     """What the desk needs of the venue: a clock, timers, and someone who publishes reports."""
 
     def now_us(self) -> int: ...
@@ -70,10 +70,10 @@ def share(seed: int, text: str) -> float:
 
 
 class Desk:
-    def __init__(self, script: Script, book: Book, ledger: Ledger, rng: random.Random, press: Press) -> None:
+    def __init__(self, script: Script, book: Book, ledger: Ledger, rng: random.Random, venue: DeskPort) -> None:
         self.on_cancel: Chooser | None = None
         self.rules: list[Rule] = list(script.rules)
-        self._script, self._book, self._ledger, self._rng, self._press = script, book, ledger, rng, press
+        self._script, self._book, self._ledger, self._rng, self._venue = script, book, ledger, rng, venue
         self._viewer = script.login.role == "Viewer"
         self._rule_uses: dict[int, int] = {}
         self._total_weight = sum(entry.weight for entry in script.mix)
@@ -101,7 +101,7 @@ class Desk:
             if choice.behaviour.play == "error" and not choice.behaviour.steps:
                 self._spend([c for c in choices if c.behaviour.play == "error"])
                 self._note_all(session, reqid, elements, "refused")
-                self._press.later(choice.behaviour.delay, _error(session, reqid, choice.behaviour))
+                self._venue.later(choice.behaviour.delay, _error(session, reqid, choice.behaviour))
                 return
         cutting = [choice for choice in choices if choice.behaviour.cut]
         if any(choice.behaviour.cut == "before" for choice in cutting):
@@ -148,7 +148,7 @@ class Desk:
         self._ledger.cancels.append(
             CancelSeen(
                 time.monotonic(),
-                self._press.now_us(),
+                self._venue.now_us(),
                 session.number,
                 session.session_id,
                 reqid,
@@ -199,7 +199,7 @@ class Desk:
             return Choice(item, order, order.behaviours[min(asked, len(order.behaviours) - 1)], None)
         behaviour, rule = self.behaviour_by_script(item, asked, ahead)
         if order is None and not means_unknown(behaviour):
-            order = self._press.implicit_order(item)
+            order = self._venue.implicit_order(item)
         if order is not None:
             ahead[order.order_id] += 1
         if rule is not None:
@@ -223,16 +223,16 @@ class Desk:
                 return value if isinstance(value, str) else ""
 
             item = CancelItem(text("Symbol"), text("ClOrdID"), text("OrderID"), text("OrigClOrdID"), "")
-            report = self._book.refuse(item, self._book.find(item), 99, self._press.now_us())
+            report = self._book.refuse(item, self._book.find(item), 99, self._venue.now_us())
             report.text = "invalid cancel request"
-            self._press.publish(report, self._script.behaviour, session)
+            self._venue.publish(report, self._script.behaviour, session)
         return "invalid"
 
     def _element(self, session: Session, choice: Choice) -> str:
         item, behaviour = choice.item, choice.behaviour
-        now_us = self._press.now_us()
+        now_us = self._venue.now_us()
         if self._viewer:
-            self._press.publish(self._book.refuse(item, choice.order, 2, now_us), self._script.behaviour, session)
+            self._venue.publish(self._book.refuse(item, choice.order, 2, now_us), self._script.behaviour, session)
             return "refused"
         self._spend([choice])
         if behaviour.play == "ignore" and not behaviour.steps:
@@ -240,7 +240,7 @@ class Desk:
         order = choice.order
         if self._book.is_used(item.cl_ord_id):
             if self._script.cancels.duplicate_id == "reject":
-                self._press.publish(self._book.refuse(item, order, 6, now_us), self._script.behaviour, session)
+                self._venue.publish(self._book.refuse(item, order, 6, now_us), self._script.behaviour, session)
             return "duplicate"
         self._book.use(item.cl_ord_id)
         steps = steps_of(behaviour)
@@ -259,12 +259,12 @@ class Desk:
         if behaviour.jitter:
             delay += behaviour.jitter * share(self._script.seed, item.cl_ord_id)
         if behaviour.order != "made":
-            self._press.later(delay, lambda: self._disordered(steps, order, item, behaviour, session))
+            self._venue.later(delay, lambda: self._disordered(steps, order, item, behaviour, session))
             return
         for number, step in enumerate(steps):
             gap = behaviour.gap if number else 0.0
             delay += gap if step.wait_s is None else step.wait_s
-            self._press.later(delay, self._step(step, order, item, behaviour, session))
+            self._venue.later(delay, self._step(step, order, item, behaviour, session))
 
     def _step(
         self, step: Step, order: Order | None, item: CancelItem, behaviour: Behaviour, session: Session
@@ -272,12 +272,12 @@ class Desk:
         def carry_out() -> None:
             report = self._report(step, order, item, behaviour)
             if report is not None:
-                self._press.publish(report, behaviour, session)
+                self._venue.publish(report, behaviour, session)
 
         return carry_out
 
     def _report(self, step: Step, order: Order | None, item: CancelItem, behaviour: Behaviour) -> Report | None:
-        now_us = self._press.now_us()
+        now_us = self._venue.now_us()
         if order is None:
             return self._book.unknown(item, behaviour, now_us)
         return self._book.play(step, order, item, behaviour, now_us)
@@ -293,7 +293,7 @@ class Desk:
         else:
             self._rng.shuffle(reports)
         for report in reports:
-            self._press.publish(report, behaviour, session)
+            self._venue.publish(report, behaviour, session)
 
 
 def _error(session: Session, reqid: int, behaviour: Behaviour) -> Callable[[], None]:

@@ -28,7 +28,7 @@ _SETTLE_S = 0.01
 _RESET = struct.pack("ii", 1, 0)
 
 
-class House(Protocol):
+class ServerPort(Protocol):
     """What the sockets need of the venue."""
 
     script: Script
@@ -131,8 +131,8 @@ class SocketLine:
 class VenueServer:
     """Listens, decides on upgrades, runs sessions."""
 
-    def __init__(self, house: House, gate: Gate, tls: ssl.SSLContext | None) -> None:
-        self._house, self._gate, self._tls = house, gate, tls
+    def __init__(self, venue: ServerPort, gate: Gate, tls: ssl.SSLContext | None) -> None:
+        self._venue, self._gate, self._tls = venue, gate, tls
         self._admitted: dict[ServerConnection, tuple[str, Connect]] = {}
         self._server: Server | None = None
         self._closing = asyncio.Event()
@@ -141,7 +141,7 @@ class VenueServer:
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Opens the listening socket; the address it got. OSError if it is taken."""
-        frames = self._house.script.frames
+        frames = self._venue.script.frames
         # Clients that vanish are this server's daily business, not a traceback on somebody's terminal.
         quiet = logging.getLogger("worker.simulator.sockets")
         quiet.propagate = False
@@ -168,12 +168,12 @@ class VenueServer:
 
     async def _decide(self, connection: ServerConnection, request: Request) -> Response | None:
         await self.running.wait()
-        number, rule = self._house.next_attempt()
+        number, rule = self._venue.next_attempt()
         headers = request.headers
         key, sign, timestamp = (_single(headers, name) for name in ("ApiKey", "ApiSign", "ApiTimestamp"))
         response = self._answer(rule, request)
         status = rule.status or (response.status_code if response is not None else 101)
-        self._house.attempted(Upgrade(number, time.monotonic(), status, timestamp, sign))
+        self._venue.attempted(Upgrade(number, time.monotonic(), status, timestamp, sign))
         if rule.status == -1:
             await self._closing.wait()
             return _refuse(503, "closing")
@@ -182,16 +182,16 @@ class VenueServer:
         return response
 
     def _answer(self, rule: Connect, request: Request) -> Response | None:
-        login = self._house.script.login
+        login = self._venue.script.login
         if rule.status > 0:
             return _refuse(rule.status, "scripted", rule.retry_after, rule.location)
         headers = request.headers
         key, sign, timestamp = (_single(headers, name) for name in ("ApiKey", "ApiSign", "ApiTimestamp"))
-        host, now_us = _single(headers, "Host") or "", self._house.now_us()
+        host, now_us = _single(headers, "Host") or "", self._venue.now_us()
         refusal = self._gate.check(key=key, sign=sign, timestamp=timestamp, host=host, path=request.path, now_us=now_us)
         if refusal is not None:
             return _refuse(refusal.status, refusal.text)
-        if login.max_sessions and self._house.session_count() >= login.max_sessions:
+        if login.max_sessions and self._venue.session_count() >= login.max_sessions:
             return _refuse(login.max_sessions_status, "too many sessions")
         return None
 
@@ -199,9 +199,9 @@ class VenueServer:
 
     async def _serve_session(self, connection: ServerConnection) -> None:
         key, rule = self._admitted[connection]
-        frames = self._house.script.frames
+        frames = self._venue.script.frames
         line = SocketLine(connection, rule.cut_after_bytes, rule.cut_how, frames.max_backlog)
-        session = self._house.open_session(key, rule, line)
+        session = self._venue.open_session(key, rule, line)
         loop = asyncio.get_running_loop()
         timers: list[asyncio.TimerHandle] = []
         if rule.hello_delay:
@@ -224,15 +224,15 @@ class VenueServer:
                 timer.cancel()
             session.ended = True
             del self._admitted[connection]
-            self._house.session_over(session)
+            self._venue.session_over(session)
 
     def _take(self, session: Session, data: bytes) -> None:
         try:
             session.receive(data)
         except Exception as error:  # noqa: BLE001 - a fault of the simulator ends the test, not the server
-            self._house.broke(error)
+            self._venue.broke(error)
             session.end(1011)
-        self._house.touched()
+        self._venue.touched()
 
     async def _until_resumed(self, line: SocketLine) -> None:
         while line.stalled and not self._closing.is_set():

@@ -34,7 +34,7 @@ class Line(Protocol):
     def end(self, how: How) -> None: ...
 
 
-class Floor(Protocol):
+class SessionPort(Protocol):
     """What a session needs of the venue."""
 
     script: Script
@@ -52,7 +52,7 @@ class Floor(Protocol):
 class Session:
     """Numbered from 1 over the life of the venue; `ended` once its line was cut or lost."""
 
-    def __init__(self, number: int, session_id: str, key: str, rule: Connect, floor: Floor, line: Line) -> None:
+    def __init__(self, number: int, session_id: str, key: str, rule: Connect, floor: SessionPort, line: Line) -> None:
         self.number, self.session_id, self.key, self.rule = number, session_id, key, rule
         self.subscriptions: dict[int, Subscription] = {}
         self.ended = False

@@ -1,9 +1,8 @@
-"""The simulated venue as one object: book, desk, sessions, timers, and the handles by which a test moves it."""
+"""The simulated venue with the handles by which a test, a demo or the command line moves it."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 import time
 from collections.abc import Callable, Iterable
@@ -13,24 +12,17 @@ from typing import Self
 
 import msgspec
 
-from worker.simulator.book import Book, Order, altered, entry_of
-from worker.simulator.desk import Desk, means_unknown
-from worker.simulator.ledger import CancelSeen, Ledger, Received, Truth, Upgrade
+from worker.simulator.book import Order
+from worker.simulator.floor import Floor, system_clock
+from worker.simulator.ledger import CancelSeen, Received, Truth
 from worker.simulator.login import Gate
-from worker.simulator.script import Behaviour, CancelItem, Chooser, Connect, How, Placed, Rule, Script
-from worker.simulator.server import SocketLine, VenueServer
+from worker.simulator.script import Behaviour, Chooser, Connect, How, Placed, Rule, Script
+from worker.simulator.server import VenueServer
 from worker.simulator.session import Session
 from worker.simulator.wire import Report, decimal_text
 
-ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
-
-def system_clock() -> int:
-    """UTC microseconds since the epoch."""
-    return time.time_ns() // 1000
-
-
-class Simulator:
+class Simulator(Floor):
     """The venue of one script, on one port, for as long as the `async with` block lasts.
 
     `key`, `secret` replace those of the script; `clock` gives UTC microseconds; `on_cancel` picks the behaviour of a
@@ -52,25 +44,13 @@ class Simulator:
     ) -> None:
         script = script or Script()
         login = msgspec.structs.replace(script.login, key=key or script.login.key, secret=secret or script.login.secret)
-        self.script = msgspec.structs.replace(script, login=login)
-        self.rng = random.Random(script.seed)
-        self.ledger = Ledger(script.max_ledger)
-        self.book = Book(self.script)
-        self.desk = Desk(self.script, self.book, self.ledger, self.rng, self)
+        super().__init__(msgspec.structs.replace(script, login=login), clock)
         self.desk.on_cancel = on_cancel
         self.gate = Gate(login)
-        self.sessions: dict[int, Session] = {}
         self.host, self.port = host, port
-        self._clock, self._tls = clock, tls
-        self._lines: dict[int, SocketLine] = {}
+        self._tls = tls
         self._server = VenueServer(self, self.gate, tls)
-        self._attempts = self._session_numbers = 0
-        self._coming: list[Connect] = []
-        self._always: Connect | None = None
-        self._timers: set[asyncio.TimerHandle] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self._changed = asyncio.Event()
-        self._failures: list[Exception] = []
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -91,11 +71,10 @@ class Simulator:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for timer in self._timers:
-            timer.cancel()
+        self.stop_timers()
         await self._server.stop()
-        if self._failures and error is None:
-            raise ExceptionGroup("the simulator failed", self._failures)
+        if self.failures and error is None:
+            raise ExceptionGroup("the simulator failed", self.failures)
 
     @property
     def url(self) -> str:
@@ -129,7 +108,7 @@ class Simulator:
             behaviours=(behaviour,) if isinstance(behaviour, Behaviour) else tuple(behaviour),
         )  # fmt: skip
         self.book.add(order)
-        self._order_event(order, self.book.opened(order, now_us, past=age > 0))
+        self.announce(self.book.opened(order, now_us, past=age > 0))
         return order
 
     def place_later(self, delay: float, **terms: object) -> str:
@@ -151,7 +130,7 @@ class Simulator:
         amount = order.leaves_qty if qty is None else Decimal(qty)
         report = self.book.fill(order, amount, self.now_us())
         if report is not None:
-            self._order_event(order, report)
+            self.announce(report)
         return report
 
     def happen(self, order: Order | str, word: str) -> Report | None:
@@ -159,7 +138,7 @@ class Simulator:
         order = self.order(order) if isinstance(order, str) else order
         report = self.book.event(order, word, self.now_us())
         if report is not None:
-            self._order_event(order, report)
+            self.announce(report)
         return report
 
     async def emit_foreign(self, count: int) -> None:
@@ -207,14 +186,14 @@ class Simulator:
     def next_connect(self, rule: Connect, count: int = 1) -> None:
         """The next `count` upgrades go by this rule, before those of the script; count -1: all, until `accept`."""
         if count < 0:
-            self._always = rule
+            self.always = rule
         else:
-            self._coming.extend([rule] * count)
+            self.coming.extend([rule] * count)
 
     def accept(self) -> None:
         """Ends `refuse` and `next_connect`."""
-        self._always = None
-        self._coming.clear()
+        self.always = None
+        self.coming.clear()
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
@@ -231,21 +210,21 @@ class Simulator:
     def cut_after_bytes(self, count: int, session: Session | int | None = None, how: How = "reset") -> None:
         """Ends the session after that many further bytes of the venue's."""
         for one in self._chosen(session):
-            self._lines[one.number].cut_after_bytes(count, how)
+            self.lines[one.number].cut_after_bytes(count, how)
 
     def stall(self, session: Session | int | None = None) -> None:
         """Half-open: nothing is read or sent on the session; None: on all, and no upgrade is answered."""
         if session is None:
             self._server.running.clear()
         for one in self._chosen(session):
-            self._lines[one.number].stall()
+            self.lines[one.number].stall()
 
     def resume(self, session: Session | int | None = None) -> None:
         """Ends `stall`: what was held goes out, what waited is read."""
         if session is None:
             self._server.running.set()
         for one in self._chosen(session):
-            self._lines[one.number].resume()
+            self.lines[one.number].resume()
 
     def send_raw(self, frame: bytes, session: Session | int | None = None) -> None:
         """Sends any text frame, as it is."""
@@ -285,136 +264,10 @@ class Simulator:
         TimeoutError after `within` seconds."""
         async with asyncio.timeout(within):
             while not condition():
-                self._changed.clear()
-                await self._changed.wait()
-
-    # -- ports of the parts --------------------------------------------------------------------------------------
-
-    def now_us(self) -> int:
-        return self._clock() + round(self.script.clock_offset * 1e6)
-
-    def soon(self, call: Callable[[], None]) -> None:
-        asyncio.get_running_loop().call_soon(call)
-
-    def later(self, delay_s: float, call: Callable[[], None]) -> None:
-        """Calls after a delay; at once, before returning, if there is none."""
-        if delay_s <= 0:
-            call()
-            return
-
-        def due() -> None:
-            self._timers.discard(timer)
-            try:
-                call()
-            except Exception as error:  # noqa: BLE001 - told when the block ends
-                self.broke(error)
-
-        timer = asyncio.get_running_loop().call_later(delay_s, due)
-        self._timers.add(timer)
-
-    def cancel_frame(self, session: Session, reqid: int, elements: list[object]) -> None:
-        self.desk.take(session, reqid, elements)
-        self._changed.set()
-
-    def publish(self, report: Report, behaviour: Behaviour, origin: Session | None) -> None:
-        """A report leaves the venue: into the replay, live to whom it concerns, as the behaviour spoils it."""
-        entry = entry_of(report)
-        everything = "*" in behaviour.forget
-        if not everything and report.exec_type not in behaviour.forget:
-            self.book.keep(report, entry)
-        lost = everything or report.exec_type in behaviour.forget or behaviour.play == "silent"
-        lost = lost or "*" in behaviour.lose or report.exec_type in behaviour.lose
-        self._changed.set()
-        if lost:
-            self.ledger.count("reports_lost")
-            return
-        copies = [entry]
-        if behaviour.duplicates:
-            again = entry_of(altered(report)) if behaviour.altered else entry
-            copies += [again] * behaviour.duplicates
-        own = self.script.streams.report_fanout == "own" and origin is not None
-        for session in list(self.sessions.values()):
-            if not own or session is origin:
-                for copy in copies:
-                    session.live_report(copy)
-        order = self.book.orders.get(report.order_id)
-        if order is not None:
-            self._order_live(order)
-
-    def implicit_order(self, item: CancelItem) -> Order | None:
-        if not self.script.cancels.auto_orders or (item.order_id or item.orig_cl_ord_id) is None:
-            return None
-        if (item.order_id or "") in self.book.orders or self.book.is_used(item.orig_cl_ord_id or ""):
-            return None
-        now_us = self.now_us()
-        order = Order(
-            order_id=item.order_id or self.book.new_uuid(), cl_ord_id=item.orig_cl_ord_id or self.book.new_uuid(),
-            symbol=item.symbol, side="Buy", qty=Decimal("0.5"), price=Decimal("61250.00"),
-            submitted_us=now_us - 60_000_000, customer_user=self.script.customer_user, implicit=True,
-            updated_us=now_us,
-        )  # fmt: skip
-        self.book.add(order)
-        return order
-
-    def look_up(self, order_id: str, symbol: str | None) -> None:
-        """With implicit orders, asking for one brings it about as a cancel does."""
-        if not self.script.cancels.auto_orders or order_id in self.book.orders:
-            return
-        item = CancelItem(symbol or "BTC-USD", "", order_id, None, "")
-        if not means_unknown(self.desk.behaviour_by_script(item)[0]):
-            self.implicit_order(item)
-
-    def next_attempt(self) -> tuple[int, Connect]:
-        self._attempts += 1
-        number = self._attempts
-        if self._coming:
-            return number, self._coming.pop(0)
-        if self._always is not None:
-            return number, self._always
-        for rule in self.script.connect:
-            if rule.first <= number and (not rule.last or number <= rule.last):
-                return number, rule
-        return number, Connect()
-
-    def attempted(self, upgrade: Upgrade) -> None:
-        self.ledger.upgrades.append(upgrade)
-        self.ledger.count("upgrades" if upgrade.status == 101 else "upgrades_refused")
-        self._changed.set()
-
-    def open_session(self, key: str, rule: Connect, line: SocketLine) -> Session:
-        self._session_numbers += 1
-        number = self._session_numbers
-        session_id = "".join(self.rng.choices(ALPHABET, k=13))
-        session = self.sessions[number] = Session(number, session_id, key, rule, self, line)
-        self._lines[number] = line
-        self._changed.set()
-        return session
-
-    def session_over(self, session: Session) -> None:
-        self.sessions.pop(session.number, None)
-        self._lines.pop(session.number, None)
-        self._changed.set()
-
-    def session_count(self) -> int:
-        return len(self.sessions)
-
-    def touched(self) -> None:
-        self._changed.set()
-
-    def broke(self, error: Exception) -> None:
-        self._failures.append(error)
+                self.changed.clear()
+                await self.changed.wait()
 
     # -- inside --------------------------------------------------------------------------------------------------
-
-    def _order_event(self, order: Order, report: Report) -> None:
-        self.publish(report, Behaviour(), None)
-
-    def _order_live(self, order: Order) -> None:
-        record: bytes | None = None
-        for session in list(self.sessions.values()):
-            if session.wants("Order"):
-                record = record or self.book.order_record(order)
-                session.live_order(order, record)
 
     def _place_scripted(self, placed: Placed) -> None:
         for number in range(placed.count):
