@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ STORE = ROOT / ".cache" / "containers"
 TAG = "localhost/cancel-worker:test"
 STORAGE = ["--root", str(STORE / "root"), "--runroot", str(STORE / "run"), "--storage-driver", "overlay"]
 LOCKED = [
-    "--rm", "--network", "host", "--no-healthcheck", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096",
+    "--network", "host", "--no-healthcheck", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096",
     "--memory", "256m", "--read-only", "--read-only-tmpfs=false", "--cap-drop", "ALL",
     "--security-opt", "no-new-privileges",
 ]  # fmt: skip
@@ -43,7 +46,7 @@ def image() -> str:
     return TAG
 
 
-def run(image: str, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def run(image: str, *arguments: str, options: tuple[str, ...] = ("--rm",)) -> subprocess.CompletedProcess[str]:
     if not shutil.which("podman") or not shutil.which("runc"):
         pytest.skip("needs podman and runc")
     return call("podman", *STORAGE, "--runtime", "runc", "run", *LOCKED, *options, image, *arguments)
@@ -79,7 +82,7 @@ print(json.dumps({
 
 
 def test_it_runs_with_nothing_but_its_own_files(image: str) -> None:
-    done = run(image, "-c", LOOK, options=("--entrypoint", "python"))
+    done = run(image, "-c", LOOK, options=("--rm", "--entrypoint", "python"))
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["ids"] == [10001, 10001]
@@ -97,7 +100,38 @@ def test_the_worker_starts_in_it(image: str) -> None:
 
 
 def test_a_wrong_setting_ends_it_with_status_2(image: str) -> None:
-    done = run(image, options=("--env", "CANCEL_WORKER__OPS__PORT=high"))
+    done = run(image, options=("--rm", "--env", "CANCEL_WORKER__OPS__PORT=high"))
     assert done.returncode == 2
     assert "CANCEL_WORKER__OPS__PORT" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_it_is_alive_without_a_broker_and_stops_by_sigterm(image: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    nobody = {"BROKER__URL": "amqp://guest:guest@127.0.0.1:9/", "VENUE__URL": "ws://127.0.0.1:9/ws/v1"}
+    given = {"OPS__PORT": str(port), "VENUE__API_KEY": "key", "VENUE__API_SECRET": "c2VjcmV0", **nobody}
+    settings = [word for name, value in given.items() for word in ("--env", f"CANCEL_WORKER__{name}={value}")]
+    name = f"cancel-worker-test-{port}"
+    started = run(image, options=("--detach", "--name", name, *settings))
+    assert started.returncode == 0, started.stderr
+    podman = ("podman", *STORAGE)
+    try:
+        assert _alive(port, within_s=20)
+        stopped = call(*podman, "kill", "--signal", "TERM", name)
+        assert stopped.returncode == 0, stopped.stderr
+        assert call(*podman, "wait", name, within=30).stdout.strip() == "0"
+    finally:
+        call(*podman, "rm", "--force", "--time", "0", name)
+
+
+def _alive(port: int, within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            time.sleep(0.1)
+    return False
