@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Final, Never
+from typing import Any, Final, Never
 
 import msgspec
 from msgspec import Raw
@@ -16,6 +16,8 @@ from msgspec import Raw
 from worker.wire.rules import Number, Unreadable
 
 UNREADABLE: Final = Unreadable()
+MAX_ITEMS: Final = 1000
+"""Cancels in a command (contract section 2, `data`)."""
 
 
 class UnreadableBodyError(Exception):
@@ -25,13 +27,14 @@ class UnreadableBodyError(Exception):
 class Record(dict[str, object]):
     """One object of a body: the last value of each key, and which keys stood more than once."""
 
-    __slots__ = ("repeated",)
+    repeated: frozenset[str] = frozenset()
 
-    def __init__(self, pairs: list[tuple[str, object]]) -> None:
-        super().__init__(pairs)
-        self.repeated: frozenset[str] = frozenset()
-        if len(self) != len(pairs):
-            self.repeated = frozenset(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+
+def _record(pairs: list[tuple[str, Any]]) -> Record:
+    record = Record(pairs)
+    if len(record) != len(pairs):
+        record.repeated = frozenset(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+    return record
 
 
 def read_json(body: bytes) -> object:
@@ -47,11 +50,11 @@ def read_json(body: bytes) -> object:
 
 
 def _refuse_constant(_: str) -> Never:
-    raise json.JSONDecodeError("NaN and Infinity are no JSON", "", 0)
+    raise UnreadableBodyError("NaN and Infinity are no JSON")
 
 
 _JSON: Final = json.JSONDecoder(
-    object_pairs_hook=Record, parse_int=Number, parse_float=Number, parse_constant=_refuse_constant
+    object_pairs_hook=_record, parse_int=Number, parse_float=Number, parse_constant=_refuse_constant
 )
 
 
@@ -65,7 +68,7 @@ def read_msgpack(body: bytes) -> object:
         envelope = _pairs(body)
         if envelope is None:
             return _leaf(body)
-        return Record([(key, _data(value) if key == "data" else _leaf(value)) for key, value in envelope])
+        return _record([(key, _data(value) if key == "data" else _leaf(value)) for key, value in envelope])
     except (msgspec.DecodeError, IndexError):
         raise UnreadableBodyError("no MessagePack") from None
     except RecursionError:
@@ -79,11 +82,15 @@ _decode: Final = msgspec.msgpack.Decoder().decode
 def _data(packed: bytes) -> object:
     if not _is_array(packed):
         return _leaf(packed)
-    items = (bytes(raw) for raw in _split(packed))
-    return [
-        _leaf(item) if (pairs := _pairs(item)) is None else Record([(key, _leaf(value)) for key, value in pairs])
-        for item in items
-    ]
+    items = _split(packed)
+    if len(items) > MAX_ITEMS:  # refused whatever they are; reading a million would hold up the loop
+        return items
+    return [_item(bytes(raw)) for raw in items]
+
+
+def _item(packed: bytes) -> object:
+    pairs = _pairs(packed)
+    return _leaf(packed) if pairs is None else _record([(key, _leaf(value)) for key, value in pairs])
 
 
 def _pairs(packed: bytes) -> list[tuple[str, bytes]] | None:
@@ -117,7 +124,7 @@ def _leaf(packed: bytes) -> object:
     if _is_array(packed):
         return _split(packed)
     if 0x80 <= packed[0] <= 0x8F or packed[0] in (0xDE, 0xDF):
-        return Record([])
+        return Record()
     try:
         return _decode(packed)
     except (msgspec.DecodeError, UnicodeDecodeError):

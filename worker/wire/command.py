@@ -12,10 +12,10 @@ from collections import Counter
 from typing import Final, Literal, TypeAlias, cast
 
 import msgspec
-from msgspec import Raw, Struct, structs
+from msgspec import UNSET, Raw, Struct, structs
 
 from worker.wire import rules
-from worker.wire.body import Record, UnreadableBodyError, read_json, read_msgpack
+from worker.wire.body import MAX_ITEMS, Record, UnreadableBodyError, read_json, read_msgpack
 from worker.wire.item import (
     CANCEL_KEYS,
     MAX_CL_ORD_ID,
@@ -58,7 +58,6 @@ Side: TypeAlias = Literal["Buy", "Sell"]
 
 CANCEL: Final = "OrderCancelRequest"
 MASS_CANCEL: Final = "OrderMassCancelRequest"
-MAX_ITEMS: Final = 1000
 ENVELOPE_KEYS: Final = frozenset({"type", "reqid", "data"})
 MASS_KEYS: Final = frozenset({"ClOrdID", "MassCancelRequestType", "Symbol", "Side", "CustomerUser"})
 JSON_TYPES: Final = frozenset({"application/json"})
@@ -146,7 +145,7 @@ def read_plainly(body: bytes, context: Context, as_json: bool) -> CancelCommand 
     if plain.type != CANCEL or not 1 <= len(data) <= MAX_ITEMS:
         return None
     command_id = context.command_id or data[0].cl_ord_id
-    if command_id is None:
+    if command_id is UNSET or not command_id:
         return None
     items: list[CancelItem | InvalidItem] = []
     for index, each in enumerate(data):
@@ -156,7 +155,7 @@ def read_plainly(body: bytes, context: Context, as_json: bool) -> CancelCommand 
         items.append(item)
     if len(items) > 1 and len({item.cl_ord_id for item in items}) != len(items):
         return None
-    if not _no_key_twice(body, plain):
+    if not (as_json and _no_text_unread(body, plain)) and not _no_name_unread(body, plain):
         return None
     return CancelCommand(context if context.command_id else _identified(context, command_id), items)
 
@@ -169,26 +168,46 @@ def _is_utf8(body: bytes) -> bool:
     return True
 
 
-def _no_key_twice(body: bytes, plain: _PlainBody) -> bool:
-    """Proof that no known key stands twice in one object; False: it may, or not.
+def _no_text_unread(body: bytes, plain: _PlainBody) -> bool:
+    """Proof for a JSON body without backslash that no known key stands twice in one object; False: no proof.
+
+    A text is two quotes, since none can be escaped. Those that were decoded are counted: every key that is there, every
+    value that is not null. Are there no others, then there is no other key. A body with unknown fields has others.
+    """
+    quotes = 6 if plain.reqid is _NO_REQID else 8 + bytes(plain.reqid).count(b'"')
+    for each in plain.data:
+        fields = (
+            each.symbol,
+            each.cl_ord_id,
+            each.order_id,
+            each.orig_cl_ord_id,
+            each.transact_time,
+            each.timestamp,
+        )
+        quotes += 24 - 4 * fields.count(UNSET) - 2 * fields.count(None)
+    return body.count(b'"') == quotes
+
+
+def _no_name_unread(body: bytes, plain: _PlainBody) -> bool:
+    """The same proof for a body that may have unknown fields, or is MessagePack; False: no proof.
 
     Wherever a key stands, its bytes stand in the body (JSON has no backslash here, MessagePack no escapes), and a field
     that was decoded took one of them. So if a name occurs in the whole body no oftener than it was decoded, every one
     is accounted for. No name can overlap itself; of the names only ClOrdID is part of another, OrigClOrdID.
     """
     data = plain.data
-    orig_cl_ord_ids = sum([each.orig_cl_ord_id is not None for each in data])
     count = body.count
+    orig_cl_ord_ids = sum([each.orig_cl_ord_id is not UNSET for each in data])
     return (
         count(b"type") == 1
         and count(b"data") == 1
         and count(b"reqid") == (plain.reqid is not _NO_REQID)
         and count(b"Symbol") == len(data)
         and count(b"OrigClOrdID") == orig_cl_ord_ids
-        and count(b"ClOrdID") == orig_cl_ord_ids + sum([each.cl_ord_id is not None for each in data])
-        and count(b"OrderID") == sum([each.order_id is not None for each in data])
-        and count(b"TransactTime") == sum([each.transact_time is not None for each in data])
-        and count(b"Timestamp") == sum([each.timestamp is not None for each in data])
+        and count(b"ClOrdID") == orig_cl_ord_ids + sum([each.cl_ord_id is not UNSET for each in data])
+        and count(b"OrderID") == sum([each.order_id is not UNSET for each in data])
+        and count(b"TransactTime") == sum([each.transact_time is not UNSET for each in data])
+        and count(b"Timestamp") == sum([each.timestamp is not UNSET for each in data])
     )
 
 

@@ -82,47 +82,47 @@ def read_context(properties: Properties) -> tuple[Context, Rejection | None]:
     if command_id is not None and not is_command_id(command_id):
         refused = rejection("message_id", MESSAGE_ID, command_id)
         command_id = None
-    correlation_id = _short(properties.correlation_id)
-    seconds = properties.timestamp_s
-    common = (
-        command_id,
-        command_id if correlation_id is None else correlation_id,
-        _exact(properties.reply_to),
-        _exact(properties.user_id),
-        _short(properties.app_id),
-    )
+    correlation_id, app_id = _short(properties.correlation_id), _short(properties.app_id)
+    reply_to, user_id = _exact(properties.reply_to), _exact(properties.user_id)
+    if correlation_id is None:
+        correlation_id = command_id
     enqueued_us = None
+    seconds = properties.timestamp_s
     if seconds is not None and 0 <= seconds <= MAX_US // US_PER_SECOND:  # milliseconds, a common slip, are no time
         enqueued_us = seconds * US_PER_SECOND
-    headers = properties.headers
-    if not headers:
-        return Context(*common, enqueued_us=enqueued_us), refused
-    deadline_us, deadline_text = None, None
-    deadline = headers.get("deadline")
-    if deadline is not None:
+    header = properties.headers.get
+    deadline_us = deadline_text = None
+    if (deadline := header("deadline")) is not None:
         try:
             deadline_us, deadline_text = _read_deadline(deadline)
         except ValueError:
             refused = refused or rejection("deadline", DEADLINE, deadline)
     context = Context(
-        *common,
-        reason=_text(headers.get("reason"), MAX_REASON),
-        deadline_us=deadline_us,
-        deadline_text=deadline_text,
-        traceparent=_trace(headers.get("traceparent"), MAX_TRACEPARENT),
-        tracestate=_trace(headers.get("tracestate"), MAX_TRACESTATE),
-        enqueued_us=enqueued_us,
-        has_x_death=headers.get("x-death") is not None,
-        requeue_of=_requeue_of(headers.get("requeue_of")),
-        original_user=_text(headers.get("original_user"), SHORT_STRING),
-        delivery_count=_count(headers.get("x-delivery-count")),
+        command_id,
+        correlation_id,
+        reply_to,
+        user_id,
+        app_id,
+        None if (reason := header("reason")) is None else _text(reason, MAX_REASON),
+        deadline_us,
+        deadline_text,
+        None if (traceparent := header("traceparent")) is None else _trace(traceparent, MAX_TRACEPARENT),
+        None if (tracestate := header("tracestate")) is None else _trace(tracestate, MAX_TRACESTATE),
+        enqueued_us,
+        header("x-death") is not None,
+        # Whatever its value, it says that this command was dead once: its finals must name what they supersede.
+        None if (requeue_of := header("requeue_of")) is None else _text(requeue_of, SHORT_STRING) or "?",
+        None if (original_user := header("original_user")) is None else _text(original_user, SHORT_STRING),
+        _count(header("x-delivery-count")),
     )
     return context, refused
 
 
 def is_command_id(text: str) -> bool:
     """Whether a text can be a command id: 1 to 255 bytes of UTF-8, no control characters."""
-    return is_plain_text(text, SHORT_STRING) and (text.isascii() or len(text.encode()) <= SHORT_STRING)
+    if text.isascii() and text.isprintable():
+        return 0 < len(text) <= SHORT_STRING
+    return is_plain_text(text, SHORT_STRING) and len(text.encode()) <= SHORT_STRING
 
 
 def _read_deadline(value: object) -> tuple[int, str]:
@@ -149,7 +149,9 @@ def _short(text: str | None) -> str | None:
 
 def _exact(text: str | None) -> str | None:
     """A text that names somebody or something: changed, it would name another, so it is kept whole or not at all."""
-    return text if text and _short(text) == text else None
+    if not text:
+        return None
+    return text if (text.isascii() and len(text) <= SHORT_STRING) or _short(text) == text else None
 
 
 def _text(value: object, limit: int) -> str | None:
@@ -162,11 +164,6 @@ def _trace(value: object, limit: int) -> str | None:
     """Cut or cleaned, a trace header would be a false one: it is whole or absent."""
     text = _text(value, limit + 1)
     return text if text is not None and len(text) <= limit and text.isascii() and text.isprintable() else None
-
-
-def _requeue_of(value: object) -> str | None:
-    # Whatever its value, it says that this command was dead once: its finals must name what they supersede.
-    return None if value is None else _text(value, SHORT_STRING) or "?"
 
 
 def _count(value: object) -> int:

@@ -57,33 +57,34 @@ def format_utc(utc_us: int) -> str:
 
 def parse_utc(text: str) -> int:
     """UTC microseconds of an ISO-8601 time with a zone. Raises ValueError, without the text, for anything else."""
-    canonical_us = _canonical(text)
-    return _parse(text) if canonical_us is None else canonical_us
+    if len(text) == 27 and text[26] == "Z" and (fraction := text[20:26]).isdigit() and fraction.isascii():
+        second = _canonical_second(text[:20])
+        if second is not None:
+            return second * US_PER_SECOND + int(fraction)
+    return _parse(text)
 
 
 def normalise_utc(text: str) -> str:
     """The same point in time as format_utc writes it. Raises ValueError as parse_utc does."""
-    return format_utc(_parse(text)) if _canonical(text) is None else text
-
-
-def _canonical(text: str) -> int | None:
-    """UTC microseconds if the text is what format_utc writes: nearly all senders send that, hence the short way."""
-    if len(text) != 27 or text[26] != "Z":
-        return None
-    fraction = text[20:26]
-    if not (fraction.isascii() and fraction.isdigit()):
-        return None
-    second = _canonical_second(text[:20])
-    return None if second is None else second * US_PER_SECOND + int(fraction)
+    if (  # what nearly all senders send is in that form already
+        len(text) == 27
+        and text[26] == "Z"
+        and (fraction := text[20:26]).isdigit()
+        and fraction.isascii()
+        and _canonical_second(text[:20]) is not None
+    ):
+        return text
+    return format_utc(_parse(text))
 
 
 @lru_cache(maxsize=1024)
 def _canonical_second(prefix: str) -> int | None:
+    """Seconds since the epoch of `2021-09-15T04:09:42.`, None for anything else: _parse judges it."""
     if _CANONICAL_SECOND.fullmatch(prefix) is None:
         return None
     try:
         moment = datetime.fromisoformat(prefix[:19] + "+00:00")
-    except ValueError:  # no such day or hour, or second 60, which _parse judges
+    except ValueError:  # no such day or hour, or second 60
         return None
     return (moment - _EPOCH) // _SECOND
 
