@@ -411,6 +411,22 @@ async def test_the_same_seed_shuffles_the_same(open_venue: Open) -> None:
     assert told[0] == told[1]
 
 
+async def test_any_report_can_be_told_live_or_in_the_replay_alone(open_venue: Open) -> None:
+    venue = await open_venue()
+    order = venue.place()
+    async with ready(venue) as client:
+        await client.following()
+        venue.tell(order, "Stopped", ord_status="Stopped", cl_ord_id="z")
+        report = (await client.reports(1))[0]
+        assert (report["ExecType"], report["OrdStatus"], report["ClOrdID"]) == ("Stopped", "Stopped", "z")
+        venue.tell(order, "Restated", live=False)
+        venue.tell(order, "Paused", kept=False)
+        assert [r["ExecType"] for r in await client.reports(1)] == ["Paused"]
+        await client.following()
+        assert [r["ExecType"] for r in client.seen[-1]["data"]] == ["New", "Stopped", "Restated"]
+    assert venue.truth()[order.order_id].status == "New"
+
+
 async def test_fanout_to_all_sessions_or_the_senders_own(open_venue: Open) -> None:
     for fanout, heard in (("all", True), ("own", False)):
         venue = await open_venue(streams=Streams(report_fanout=fanout))  # type: ignore[arg-type]

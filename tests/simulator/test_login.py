@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import pytest
+import trustme
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -221,6 +223,18 @@ async def test_no_hello_and_a_late_one(open_venue: Open) -> None:
         await client.subscribe()
         assert (await client.frame())["error"]["code"] == 1  # nothing may be sent before hello
         assert (await client.frame())["type"] == "hello"
+
+
+async def test_the_venue_speaks_tls() -> None:
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    async with Simulator(key=KEY, secret=SECRET, host="localhost", tls=server) as venue:
+        url = f"wss://localhost:{venue.port}/ws/v1"
+        assert venue.url.startswith("wss://")
+        async with connect(url, additional_headers=signed("localhost"), ssl=client, proxy=None) as connection:
+            assert b'"hello"' in await connection.recv(decode=False)
 
 
 async def test_sessions_are_capped(open_venue: Open) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from decimal import Decimal
 
-from worker.simulator.book import Book, Order, altered, entry_of
+from worker.simulator.book import Book, Entry, Order, altered, entry_of
 from worker.simulator.desk import Desk, means_unknown
 from worker.simulator.ledger import Ledger, Upgrade
 from worker.simulator.script import Behaviour, CancelItem, Connect, Script
@@ -95,12 +95,16 @@ class Floor:
         if behaviour.duplicates:
             again = entry_of(altered(report)) if behaviour.altered else entry
             copies += [again] * behaviour.duplicates
+        self.send_live(report.order_id, copies, origin)
+
+    def send_live(self, order_id: str, copies: list[Entry], origin: Session | None) -> None:
+        """Live frames on the sessions they concern: the report, then the order's new state."""
         own = self.script.streams.report_fanout == "own" and origin is not None
         for session in list(self.sessions.values()):
             if not own or session is origin:
                 for copy in copies:
                     session.live_report(copy)
-        order = self.book.orders.get(report.order_id)
+        order = self.book.orders.get(order_id)
         if order is not None:
             self._order_live(order)
 

@@ -175,7 +175,7 @@ class VenueServer:
         status = rule.status or (response.status_code if response is not None else 101)
         self._venue.attempted(Upgrade(number, time.monotonic(), status, timestamp, sign))
         if rule.status == -1:
-            await self._closing.wait()
+            await self._until_gone(connection)
             return _refuse(503, "closing")
         if response is None:
             self._admitted[connection] = (key or "", rule)
@@ -194,6 +194,13 @@ class VenueServer:
         if login.max_sessions and self._venue.session_count() >= login.max_sessions:
             return _refuse(login.max_sessions_status, "too many sessions")
         return None
+
+    async def _until_gone(self, connection: ServerConnection) -> None:
+        """Waits until the client gives up or the venue closes."""
+        waits = {asyncio.create_task(self._closing.wait()), asyncio.create_task(connection.wait_closed())}
+        _, left = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for task in left:
+            task.cancel()
 
     # -- session -------------------------------------------------------------------------------------------------
 

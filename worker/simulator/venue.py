@@ -12,7 +12,7 @@ from typing import Self
 
 import msgspec
 
-from worker.simulator.book import Order
+from worker.simulator.book import Order, entry_of
 from worker.simulator.floor import Floor, system_clock
 from worker.simulator.ledger import CancelSeen, Received, Truth
 from worker.simulator.login import Gate
@@ -139,6 +139,22 @@ class Simulator(Floor):
         report = self.book.event(order, word, self.now_us())
         if report is not None:
             self.announce(report)
+        return report
+
+    def tell(
+        self, order: Order | str, exec_type: str, *, live: bool = True, kept: bool = True, **fields: str
+    ) -> Report:
+        """Any report about an order, whose state it leaves alone: fields by their names in Report, for example
+        `ord_status="Stopped"`, `cl_ord_id=...`, `leaves_qty="0"`. Not `live`: replay only; not `kept`: never
+        replayed."""
+        order = self.order(order) if isinstance(order, str) else order
+        report = self.book.report(order, exec_type, self.now_us(), cl_ord_id=order.last_id)
+        report = msgspec.structs.replace(report, **fields)
+        entry = entry_of(report)
+        if kept:
+            self.book.keep(report, entry)
+        if live:
+            self.send_live(report.order_id, [entry], None)
         return report
 
     async def emit_foreign(self, count: int) -> None:
