@@ -20,7 +20,6 @@ from worker.broker.consumer import Consumer
 from worker.broker.dial import Dial, TlsFiles
 from worker.broker.publisher import Publisher
 from worker.config import Config, Secret, broker_urls, venue_credentials
-from worker.core.clock import Now
 from worker.core.engine import Engine
 from worker.core.outbox import LANES
 from worker.errors import BrokerError, CancelWorkerError
@@ -29,7 +28,7 @@ from worker.ops.http import OpsServer
 from worker.ops.metrics import Exposition, WorkerCollector
 from worker.ops.status import LastErrors
 from worker.ops.view import WorkerView
-from worker.runner import Runner
+from worker.runner import Runner, system_clock
 from worker.venue.pool import Pool
 from worker.wire.command import Lane
 
@@ -115,8 +114,10 @@ class Worker:
         self.name = worker_name()
         self.log = get_logger(worker=self.name)
         self.errors = LastErrors()
-        self.engine = Engine(config, self.name, Now(time.monotonic(), time.time_ns() // 1000))
-        self.runner = Runner(self.engine, self.log, asyncio.get_running_loop(), self._keep_error)
+        self.engine = Engine(config, self.name, system_clock())
+        self._finished = asyncio.Event()
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.runner = Runner(self.engine, self.log, asyncio.get_running_loop(), self)
         self.dial = make_dial(config, self.name)
 
         def credentials() -> tuple[Secret, Secret]:
@@ -158,8 +159,18 @@ class Worker:
         )
         self.ops = OpsServer(config.ops.host, config.ops.port, self.view) if config.ops.port else None
 
-    def _keep_error(self, source: str, reason: str) -> None:
+    def trouble(self, source: str, reason: str) -> None:
+        """Keep an error for the status page."""
         self.errors.add(time.time_ns() // 1000, source, reason)
+
+    def stopped(self) -> None:
+        """What was in flight has come to its end."""
+        self._finished.set()
+
+    def failed(self, error: Exception) -> None:
+        """The engine raised: a bug, which ends the process."""
+        if not self._failure.done():
+            self._failure.set_exception(error)
 
     async def _prepare(self) -> None:
         """After every connect of a publisher nothing is published before the audit stream is there (faults A29)."""
@@ -176,7 +187,7 @@ class Worker:
                     await topology.check(self.dial, self.config.broker)
             except BrokerError as error:
                 self.view.topology_problem = str(error)
-                self._keep_error("broker", str(error))
+                self.trouble("broker", str(error))
                 self.log.warning("broker_unreachable", reason=str(error))
                 await asyncio.sleep(retry.delay_after(error, 0.0))
             else:
@@ -194,7 +205,7 @@ class Worker:
             if self.ops is not None:
                 await self.ops.start()
             self.runner.start()
-            begin(_raise_from(self.runner.failed), "clock")
+            begin(_raise_from(self._failure), "clock")
             begin(self.pool.run(), "venue sessions")
             ready = tasks.create_task(self._start_links(begin), name="topology")
             self.log.info("worker_started", version=__version__, venue=self.config.venue.url)
@@ -219,7 +230,7 @@ class Worker:
         self.runner.stop()
         try:
             async with asyncio.timeout(self.config.shutdown.grace):
-                await self.runner.stopped.wait()
+                await self._finished.wait()
         except TimeoutError:
             self.runner.grace_over()
         self.runner.close()

@@ -6,7 +6,6 @@ frames of all commands that one read brought are filled when that read ends. Not
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -45,7 +44,6 @@ from worker.core.facts import (
     SessionOpened,
     StopAsked,
 )
-from worker.log import Logger
 from worker.wire.command import Lane, Properties
 
 TICK_S: Final = 0.05
@@ -77,26 +75,60 @@ class PoolLike(Protocol):
     def session_ready(self, session: int) -> None: ...
 
 
-class Runner:
-    """Steps one engine. ``attach`` the shells, then ``start``; ``stopped`` is set when nothing is left to do.
+class Timer(Protocol):
+    """What ``call_later`` gives."""
 
-    ``keep`` is told of each trouble, with its source, for the status page. ``failed`` carries an exception of the
-    engine that a timer ran into: a bug, which ends the process.
-    """
+    def cancel(self) -> None: ...
+
+
+class Loop(Protocol):
+    """What the runner needs of the event loop: turns and seconds. The deterministic simulation has one of its own."""
+
+    def time(self) -> float: ...
+    def call_soon(self, callback: Callable[[], object], /) -> object: ...
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer: ...
+
+
+class LogLike(Protocol):
+    """What the runner needs of a logger."""
+
+    def info(self, event: str, /, **fields: object) -> None: ...
+    def warning(self, event: str, /, **fields: object) -> None: ...
+
+
+class Host(Protocol):
+    """Who runs the runner: told of what is not the engine's business."""
+
+    def trouble(self, source: str, reason: str) -> None:
+        """Something went wrong with ``broker`` or ``venue``; for the status page."""
+
+    def stopped(self) -> None:
+        """After ``stop``: nothing is left that could still be finished."""
+
+    def failed(self, error: Exception) -> None:
+        """The engine raised in a turn of its own: a bug, which ends the process."""
+
+
+def system_clock() -> Now:
+    """The machine's clocks."""
+    return Now(time.monotonic(), time.time_ns() // 1000)
+
+
+class Runner:
+    """Steps one engine. ``attach`` the shells, then ``start``."""
 
     def __init__(
-        self, engine: Engine, log: Logger, loop: asyncio.AbstractEventLoop, keep: Callable[[str, str], None]
+        self, engine: Engine, log: LogLike, loop: Loop, host: Host, clock: Callable[[], Now] = system_clock
     ) -> None:
         self.engine = engine
-        self._keep_error = keep
-        self.stopped = asyncio.Event()
-        self.failed: asyncio.Future[None] = loop.create_future()
+        self._host = host
+        self._now = clock
         self._log = log
         self._loop = loop
         self._consumers: dict[Lane, ConsumerLike] = {}
         self._publishers: dict[Lane, PublisherLike] = {}
         self._pool: PoolLike | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._tick_due = 0.0
         self._flush_scheduled = False
 
@@ -125,9 +157,6 @@ class Runner:
 
     # -- the engine's turn
 
-    def _now(self) -> Now:
-        return Now(time.monotonic(), time.time_ns() // 1000)
-
     def _step(self, fact: Fact) -> None:
         self.engine.step(fact, self._now())
         if self.engine.effects:
@@ -141,7 +170,7 @@ class Runner:
         try:
             self.batch_ended()
         except Exception as e:  # noqa: BLE001 - whatever it is, it ends the process
-            self._fail(e)
+            self._host.failed(e)
 
     def batch_ended(self) -> None:
         """All that one read had to tell was told: fill frames and hand them to the sockets, now."""
@@ -186,7 +215,7 @@ class Runner:
             case Note():
                 getattr(self._log, effect.level)(effect.name, **effect.fields)
             case Stopped():
-                self.stopped.set()
+                self._host.stopped()
 
     def _log_final(self, event: OutEvent) -> None:
         event.logged = True
@@ -231,18 +260,14 @@ class Runner:
                 self._perform()
             self.batch_ended()
         except Exception as e:  # noqa: BLE001 - whatever it is, it ends the process
-            self._fail(e)
+            self._host.failed(e)
             return
         due = self.engine.next_due()
         delay = TICK_S if due is None else min(TICK_S, max(SHORTEST_TICK_S, due - now.mono))
         self._arm(delay)
 
-    def _fail(self, error: Exception) -> None:
-        if not self.failed.done():
-            self.failed.set_exception(error)
-
     def _trouble(self, name: str, source: str, reason: str, **fields: object) -> None:
-        self._keep_error(source, reason)
+        self._host.trouble(source, reason)
         self._log.warning(name, reason=reason, **fields)
 
     # -- told by the consumers
@@ -317,7 +342,7 @@ class Runner:
 
     def session_lost(self, session: int, reason: str) -> None:
         """A session ended."""
-        self._keep_error("venue", reason)
+        self._host.trouble("venue", reason)
         self._step(SessionLost(session, reason))
 
     def attempt_failed(self, slot: int, reason: str) -> None:
