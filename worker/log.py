@@ -5,8 +5,8 @@ A log call never raises, never waits for a slow reader and never shows a secret 
 - A line is rendered at once and joins a bounded buffer. While a loop is attached the buffer is written once per turn of
   the loop, otherwise with each line. A pipe that takes nothing keeps the buffer; a full buffer or a failing write (a
   full disk, a closed pipe) drops lines and counts them.
-- Fields whose name tells a secret are masked, at any depth; known secret values and the passwords of URLs are masked in
-  the finished line, wherever they stand.
+- Fields whose name tells a secret are masked, at any depth; known secret values and the passwords of URLs are masked
+  wherever they stand. A finished line is searched for them first, so that a line without any pays for no more.
 - The libraries' loggers come through the same renderer, from WARNING on: below it websockets prints the headers of the
   log-in (faults W13).
 - An exception is one field: type, message, and the innermost places of its traceback.
@@ -57,6 +57,7 @@ _SECRET_FIELDS: Final = frozenset(
         "token",
     }
 )
+_ODD_FIELDS: Final = _SECRET_FIELDS | {"exc_info"}
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _LIBRARIES: Final = ("aio_pika", "aiohttp", "aiormq", "asyncio", "websockets")
 
@@ -161,31 +162,64 @@ class Sink:
 
 
 class Redaction:
-    """Knows secret values and masks them in finished lines."""
+    """Knows secret values, and masks them and the passwords of URLs."""
 
     def __init__(self) -> None:
-        self._values: tuple[bytes, ...] = ()
+        self._texts: tuple[str, ...] = ()
+        self._in_json: tuple[bytes, ...] = ()
 
     def hide(self, *secrets: Secret | str) -> None:
-        """From now on mask these values, as they are, percent-encoded, and as JSON writes them. None is ever forgotten:
-        a rotated secret may still be in use."""
-        values = set(self._values)
+        """Mask these values from now on, also percent-encoded; a rotated one stays known, since it may be in use yet."""
+        texts = set(self._texts)
         for secret in secrets:
             text = secret.reveal() if isinstance(secret, Secret) else secret
             if len(text) >= _SHORTEST_SECRET:
-                for form in (text, quote(text, safe=""), quote(text)):
-                    values.add(form.encode("utf-8", "backslashreplace"))
-                    values.add(msgspec.json.encode(form.encode("utf-8", "replace").decode())[1:-1])
-        self._values = tuple(sorted(values, key=len, reverse=True))
+                texts |= {
+                    form.encode("utf-8", "replace").decode() for form in (text, quote(text), quote(text, safe=""))
+                }
+        self._texts = tuple(sorted(texts, key=len, reverse=True))
+        self._in_json = tuple(msgspec.json.encode(text)[1:-1] for text in self._texts)
 
-    def mask(self, line: bytes) -> bytes:
-        """``line`` without any known secret and without passwords in URLs."""
-        for value in self._values:
+    def suspects(self, line: bytes) -> bool:
+        """Whether a line of JSON holds a known secret, or what may be a URL with a password."""
+        for value in self._in_json:
             if value in line:
-                line = line.replace(value, MASK.encode())
-        if b"@" in line and b"://" in line:
-            line = mask_url(line.decode("utf-8", "replace")).encode()
-        return line
+                return True
+        return b"@" in line and b"://" in line
+
+    def text(self, text: str) -> str:
+        """``text`` with its secrets masked."""
+        for secret in self._texts:
+            text = text.replace(secret, MASK)
+        return mask_url(text) if "@" in text else text
+
+    def value(self, value: object) -> Any:
+        """``value`` as plain data with its secrets masked, at any depth.
+
+        May raise what the ``repr`` of a foreign object raises.
+        """
+        match value:
+            case str():
+                return self.text(value)
+            case int() | float() | None:
+                return value
+            case Secret():
+                return MASK
+            case bytes() | bytearray() | memoryview() | msgspec.Raw():
+                return self.text(bytes(value).decode("utf-8", "backslashreplace"))
+            case Mapping():
+                return {self.text(str(name)): self._field(str(name), item) for name, item in value.items()}
+            case list() | tuple() | set() | frozenset():
+                return [self.value(item) for item in value]
+            case msgspec.Struct():
+                return self.value(msgspec.structs.asdict(value))
+            case BaseException():
+                return self.text(describe_exception(value))
+            case _:
+                return self.text(_unknown(value))
+
+    def _field(self, name: str, value: object) -> object:
+        return MASK if name.lower().replace("-", "_") in _SECRET_FIELDS else self.value(value)
 
 
 class _Renderer:
@@ -197,38 +231,32 @@ class _Renderer:
         self._console = structlog.dev.ConsoleRenderer(colors=colors) if format == "console" else None
 
     def __call__(self, level: str, event: Mapping[str, Any], /) -> bytes:
+        fields: dict[str, Any] = {"timestamp": format_utc(time_ns() // 1000), "level": level, "event": None, **event}
         try:
-            line = self._render(level, event)
-        except Exception:  # noqa: BLE001 - whatever a field's repr may raise: faults M4
-            line = self._encode(
-                {"timestamp": _timestamp(), "level": "error", "event": "log_line_lost", "lost_level": level}
-            )
-        return self._redaction.mask(line)
-
-    def _render(self, level: str, event: Mapping[str, Any]) -> bytes:
-        fields: dict[str, Any] = {"timestamp": _timestamp(), "level": level, "event": None, **event}
-        if not (_SECRET_FIELDS.isdisjoint(event) and _PLAIN.issuperset(map(type, event.values()))):
+            if self._console is None and _ODD_FIELDS.isdisjoint(event) and _PLAIN.issuperset(map(type, event.values())):
+                line = self._encode(fields)
+                if not self._redaction.suspects(line):
+                    return line
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError):
+            pass  # half a surrogate pair, a number beyond 64 bits
+        try:
             return self._render_odd(fields)
-        return self._encode_any(fields) if self._console is None else self._for_terminal(fields)
+        except Exception:  # noqa: BLE001 - whatever a field's repr may raise: faults M4
+            return self._encode({"timestamp": fields["timestamp"], "level": "error", "event": "log_line_lost"})
 
     def _render_odd(self, fields: dict[str, Any]) -> bytes:
-        """A line with a field to be masked, or one that is no plain value."""
+        """A line for a terminal, or with a field that is to be masked or that is no plain value."""
         error = fields.pop("exc_info", None)
         if error:
             fields["exception"] = describe_exception(error)
-        fields = masked(fields)
-        return self._encode_any(fields) if self._console is None else self._for_terminal(fields)
-
-    def _encode_any(self, fields: dict[str, Any]) -> bytes:
+        fields = self._redaction.value(fields)
+        if self._console is not None:
+            text = str(self._console(None, fields["level"], fields))
+            return text.replace("\n", "\\n").encode("utf-8", "backslashreplace")
         try:
             return self._encode(fields)
-        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
-            # Half a surrogate pair, a number beyond 64 bits: rare, so found only here.
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError):
             return self._encode({_safe(name): _safe(value) for name, value in fields.items()})
-
-    def _for_terminal(self, fields: dict[str, Any]) -> bytes:
-        text = str(self._console(None, fields["level"], fields)) if self._console is not None else ""
-        return text.encode("utf-8", "backslashreplace")
 
 
 class _Lines(NamedTuple):
@@ -345,35 +373,6 @@ def get_logger(**bound: object) -> Logger:
     return cast(Logger, structlog.get_logger().bind(**bound))
 
 
-def masked(value: object) -> Any:
-    """``value`` as plain data in which every field that tells a secret is masked, at any depth.
-
-    May raise what the ``repr`` of a foreign object raises.
-    """
-    match value:
-        case str() | int() | float() | None:
-            return value
-        case Secret():
-            return MASK
-        case bytes() | bytearray() | memoryview():
-            return bytes(value).decode("utf-8", "backslashreplace")
-        case Mapping():
-            return {
-                str(name): MASK if str(name).lower().replace("-", "_") in _SECRET_FIELDS else masked(item)
-                for name, item in value.items()
-            }
-        case list() | tuple() | set() | frozenset():
-            return [masked(item) for item in value]
-        case msgspec.Struct():
-            return masked(msgspec.structs.asdict(value))
-        case msgspec.Raw():
-            return bytes(value).decode("utf-8", "backslashreplace")
-        case BaseException():
-            return describe_exception(value)
-        case _:
-            return _unknown(value)
-
-
 def describe_exception(error: object) -> str:
     """An exception on one line: type, message, and where it came from, innermost place first.
 
@@ -391,10 +390,6 @@ def describe_exception(error: object) -> str:
     ]
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return f"{text} ({' < '.join(places)})" if places else text
-
-
-def _timestamp() -> str:
-    return format_utc(time_ns() // 1000)
 
 
 def _unknown(value: object) -> str:
