@@ -315,12 +315,14 @@ class VenueSocket(asyncio.Protocol):
 def _extent(data: bytes, at: int, end: int) -> tuple[int, int]:
     """Where the payload of the frame at ``at`` starts and the frame stops.
 
-    If the header is not whole, start is 0 and stop is where it would be. A masked frame (an error of the server) reads
-    as short, so that websockets sees it at once.
+    If the header is not whole, start is 0 and stop is where it would be. A header that is wrong by itself (an unknown
+    opcode, a mask) reads as a frame of nothing else, so that websockets refuses it at once.
     """
     if end - at < 2:
         return 0, at + 2
     length = data[at + 1]
+    if data[at] & 0x07 > 2:  # opcodes are 0, 1, 2, 8, 9 and 10
+        return at + 2, at + 2
     if length < 126:
         return at + 2, at + 2 + length
     if length == 126:
