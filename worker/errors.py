@@ -67,7 +67,8 @@ class TopologyError(CancelWorkerError):
         if argument is None:
             message = f"{object} is missing"
         else:
-            message = f"{object}: {argument} should be {_value(wanted)}, the broker has {_value(found)}"
+            should = "not be set" if wanted is None else f"be {wanted}"
+            message = f"{object}: {argument} should {should}, the broker has {'none' if found is None else found}"
         super().__init__(f"{message} ({detail})" if detail else message)
 
 
@@ -98,7 +99,3 @@ class VenueRefusedError(VenueError):
 
 class OpsError(CancelWorkerError):
     """The operations endpoint cannot listen on ``ops.host:ops.port``."""
-
-
-def _value(value: object) -> str:
-    return "not set" if value is None else str(value)

@@ -169,7 +169,7 @@ class Redaction:
         self._in_json: tuple[bytes, ...] = ()
 
     def hide(self, *secrets: Secret | str) -> None:
-        """Mask these values from now on, also percent-encoded; a rotated one stays known, since it may be in use yet."""
+        """Mask these values from now on, also percent-encoded. A rotated one stays known: it may be in use yet."""
         texts = set(self._texts)
         for secret in secrets:
             text = secret.reveal() if isinstance(secret, Secret) else secret

@@ -26,7 +26,9 @@ def test_a_topology_error_names_object_argument_and_both_values() -> None:
         "queue cancel.kill", "x-delivery-limit", 100000, 20,
     )  # fmt: skip
     absent = TopologyError("queue cancel.kill", "x-overflow", "reject-publish", None, "policy")
-    assert str(absent) == "queue cancel.kill: x-overflow should be reject-publish, the broker has not set (policy)"
+    assert str(absent) == "queue cancel.kill: x-overflow should be reject-publish, the broker has none (policy)"
+    surplus = TopologyError("queue cancel.kill", "x-expires", None, 5)
+    assert str(surplus) == "queue cancel.kill: x-expires should not be set, the broker has 5"
     assert str(TopologyError("exchange cancel.dead")) == "exchange cancel.dead is missing"
 
 
