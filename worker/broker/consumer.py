@@ -138,6 +138,7 @@ class Consumer:
         consuming = False
         tag = f"{self.lane}-{self._epoch}"
         while self._live:
+            self.state = "consuming" if consuming else "up"
             self._changed.clear()
             if self._wanted and not consuming:
                 try:
@@ -147,11 +148,9 @@ class Consumer:
                     refused = error.code == methods.ACCESS_REFUSED
                     raise (BrokerRefusedError if refused else BrokerError)(f"queue {self.queue}: {error}") from None
                 consuming = True
-                self.state = "consuming"
             elif consuming and not self._wanted:
                 await link.call(CHANNEL, methods.encode_cancel(CHANNEL, tag), methods.BASIC_CANCEL_OK)
                 consuming = False
-                self.state = "up"
             elif self._stop_asked:
                 self._stop_asked = False
                 self._port.consumer_stopped(self.lane)

@@ -92,11 +92,10 @@ def driver_url(endpoint: Endpoint, heartbeat_s: int, name: str) -> str:
     scheme = "amqps" if address.tls else "amqp"
     host = f"[{address.host}]" if ":" in address.host else address.host
     user, password, vhost = (quote(text, safe="") for text in (address.user, address.password.reveal(), address.vhost))
-    log_in = "" if endpoint.by_certificate else f"{user}:{password}@"
-    query = f"heartbeat={heartbeat_s}&name={quote(name, safe='')}" + (
-        "&auth=external" if endpoint.by_certificate else ""
-    )
-    return f"{scheme}://{log_in}{host}:{address.port}/{vhost}?{query}"
+    query = f"heartbeat={heartbeat_s}&name={quote(name, safe='')}"
+    if endpoint.by_certificate:
+        return f"{scheme}://{host}:{address.port}/{vhost}?{query}&auth=external"
+    return f"{scheme}://{user}:{password}@{host}:{address.port}/{vhost}?{query}"
 
 
 def _text(error: Exception) -> str:
