@@ -241,7 +241,7 @@ def test_a_reader_that_is_gone_is_counted_and_does_not_raise() -> None:
 def test_a_reader_that_stalls_neither_blocks_nor_loses_lines_until_the_buffer_is_full(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(log, "_BUFFER_BYTES", 200_000)
+    monkeypatch.setattr("worker.log.sink._BUFFER_BYTES", 200_000)
     read, write = os.pipe()
     configured = log.configure("info", "json", write)
     logger = log.get_logger()
