@@ -17,6 +17,7 @@ from worker.simulator import (
     Cancels,
     Flow,
     Login,
+    Order,
     Placed,
     Script,
     ScriptError,
@@ -120,11 +121,16 @@ async def test_orders_flow_in_the_background_up_to_a_bound(open_venue: Open) -> 
     venue = await open_venue(flow=Flow(order_rate=500.0, foreign_rate=200.0, max_open=15, symbols=("A-B",)))
     async with ready(venue) as client:
         await client.following()
-        users = {report["CustomerUser"] for report in await client.reports(20)}
-        assert users == {"trader@example.com", "another@example.com"}
-    mine = [order for order in venue.book.orders.values() if order.customer_user == "trader@example.com"]
-    assert len(mine) <= 15
-    assert {order.symbol for order in mine} == {"A-B"}
+        await client.reports(1)
+
+        def of(user: str) -> list[Order]:
+            return [order for order in venue.book.orders.values() if order.customer_user == f"{user}@example.com"]
+
+        await venue.until(lambda: len(of("trader")) == 15 and len(of("another")) > 15)
+        assert len([order for order in of("another") if not order.closed]) == 15
+        await venue.until(lambda: len(of("another")) > 30)
+        assert len(of("trader")) == 15
+        assert {order.symbol for order in of("trader")} == {"A-B"}
 
 
 async def test_the_book_is_bounded(open_venue: Open) -> None:

@@ -59,6 +59,7 @@ class Session:
         self.frames_sent = 0
         self._floor, self._line = floor, line
         self._used: set[int] = set()
+        self._used_up_to = 0
         self._greeted = False
         self._flushing = False
 
@@ -134,10 +135,10 @@ class Session:
             if self.subscriptions.pop(reqid, None) is None and self._floor.script.streams.unknown_cancel_error:
                 raise BadRequest("no such subscription")
             return
-        if reqid in self.subscriptions or (self._floor.script.frames.any_used_reqid and reqid in self._used):
+        if reqid in self.subscriptions or (self._floor.script.frames.any_used_reqid and self._was_used(reqid)):
             self.error(reqid, DUPLICATE_REQID, "duplicate reqid")
             return
-        self._used.add(reqid)
+        self._use(reqid)
         match kind:
             case "OrderCancelRequest":
                 elements = message.get("data")
@@ -150,6 +151,16 @@ class Session:
                 self._subscribe(reqid, message)
             case _:
                 raise BadRequest(f"unknown type {kind[:40]!r}")
+
+    def _was_used(self, reqid: int) -> bool:
+        return reqid <= self._used_up_to or reqid in self._used
+
+    def _use(self, reqid: int) -> None:
+        """Clients count up from 1: the unbroken run is kept as one number."""
+        self._used.add(reqid)
+        while self._used_up_to + 1 in self._used:
+            self._used_up_to += 1
+            self._used.discard(self._used_up_to)
 
     def _ping(self, reqid: int, message: dict[str, Any]) -> None:
         data = message.get("data")

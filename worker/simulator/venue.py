@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from types import TracebackType
@@ -51,6 +52,7 @@ class Simulator(Floor):
         self._tls = tls
         self._server = VenueServer(self, self.gate, tls)
         self._tasks: list[asyncio.Task[None]] = []
+        self._foreign: deque[Order] = deque()
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -160,7 +162,7 @@ class Simulator(Floor):
     async def emit_foreign(self, count: int) -> None:
         """That many new orders of another user, one report each."""
         for number in range(count):
-            self._flow_foreign()
+            self._place_foreign()
             if number % 200 == 199:
                 await asyncio.sleep(0)
 
@@ -307,11 +309,16 @@ class Simulator(Floor):
 
     def _flow_order(self) -> None:
         flow = self.script.flow
-        if len(self.book.open_ids) < flow.max_open:
+        if len(self.book.open_ids) - len(self._foreign) < flow.max_open:
             self.place(symbol=self.rng.choice(flow.symbols))
 
     def _flow_foreign(self) -> None:
-        self.place(symbol=self.rng.choice(self.script.flow.symbols), customer_user="another@example.com")
+        self._foreign.append(self._place_foreign())
+        if len(self._foreign) > self.script.flow.max_open:
+            self.happen(self._foreign.popleft(), "CanceledByOther")
+
+    def _place_foreign(self) -> Order:
+        return self.place(symbol=self.rng.choice(self.script.flow.symbols), customer_user="another@example.com")
 
 
 async def serve(

@@ -33,7 +33,7 @@ CLOSED_STATUSES: Final = frozenset({"Filled", "Canceled", "Rejected", "Expired",
 INVALID_REQUEST: Final = 1
 DUPLICATE_REQID: Final = 2
 
-_STAMP = re.compile(r"\A(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?Z\Z", re.ASCII)
+_STAMP = re.compile(r"\A(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?Z\Z", re.ASCII)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -48,18 +48,24 @@ def stamp(utc_us: int) -> str:
     return f"{_second(seconds)}.{rest:06d}Z"
 
 
+@lru_cache(maxsize=1024)
+def _seconds(text: str) -> int | None:
+    year, month, day = int(text[:4]), int(text[5:7]), int(text[8:10])
+    hour, minute, second = int(text[11:13]), int(text[14:16]), int(text[17:])
+    if year < 1970 or not 1 <= month <= 12 or not 1 <= day <= calendar.monthrange(year, month)[1]:
+        return None
+    if hour > 23 or minute > 59 or second > 59:
+        return None
+    return calendar.timegm((year, month, day, hour, minute, second, 0, 0, 0))
+
+
 def parse_stamp(text: object) -> int | None:
     """UTC microseconds of an ISO-8601 text that ends in Z; None if it is none."""
     found = _STAMP.match(text) if isinstance(text, str) else None
     if found is None:
         return None
-    year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
-    if not (1 <= month <= 12 and 1 <= day <= calendar.monthrange(year, month)[1]):
-        return None
-    if year < 1970 or hour > 23 or minute > 59 or second > 59:
-        return None
-    seconds = calendar.timegm((year, month, day, hour, minute, second, 0, 0, 0))
-    return seconds * 1_000_000 + int((found[7] or "0").ljust(6, "0"))
+    seconds = _seconds(found[1])
+    return None if seconds is None else seconds * 1_000_000 + int((found[2] or "0").ljust(6, "0"))
 
 
 def decimal_text(value: Decimal) -> str:
