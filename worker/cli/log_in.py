@@ -1,0 +1,88 @@
+"""One log-in at the venue: the upgrade, the venue's ``hello``, and an orderly close (protocol 1 and 3.1)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextlib import suppress
+
+import msgspec
+
+from worker.config import Config, venue_credentials
+from worker.errors import VenueError
+from worker.venue.pool import Pool
+from worker.wire.timestamp import parse_utc
+from worker.wire.venue import Frame, FrameError, read_frame
+
+_CLOSE_S = 2.0
+
+
+class _FirstWord:
+    """Waits for the first frame of the first session, or for the first attempt that comes to nothing."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+
+    def session_opened(self, session: int, slot: int) -> None:
+        """The venue let us in; it has to say hello yet."""
+
+    def frame_received(self, session: int, data: bytes) -> None:
+        """The first frame has to be the hello."""
+        if self.heard.done():
+            return
+        try:
+            frame = read_frame(data)
+        except FrameError as error:
+            self._fail(f"the first frame is unreadable: {error}")
+            return
+        if frame.type != "hello":
+            self._fail(f"the first frame is {frame.type!a:.40}, not hello")
+            return
+        self.heard.set_result(frame)
+
+    def session_lost(self, session: int, reason: str) -> None:
+        """The session ended before its hello."""
+        self._fail(reason)
+
+    def attempt_failed(self, slot: int, reason: str) -> None:
+        """The upgrade failed."""
+        self._fail(reason)
+
+    def batch_ended(self) -> None:
+        """Nothing is collected."""
+
+    def _fail(self, reason: str) -> None:
+        if not self.heard.done():
+            self.heard.set_exception(VenueError(reason))
+
+
+async def log_in(config: Config) -> str:
+    """What the venue said to one session. Raises VenueError with the reason if it could not log in."""
+    venue = msgspec.structs.replace(config.venue, sessions=1, report_sessions=0)
+    word = _FirstWord()
+    pool = Pool(venue, lambda: venue_credentials(config), word, random.Random())
+    running = asyncio.create_task(pool.run())
+    within = venue.connect_timeout + venue.hello_timeout
+    try:
+        async with asyncio.timeout(within):
+            hello = await word.heard
+    except TimeoutError:
+        raise VenueError(f"no hello within {within:g} s") from None
+    finally:
+        # A venue that does not answer the close is cut off.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await pool.close()
+        running.cancel()
+        await asyncio.wait([running])
+    return f"logged in at {venue.url}, session {hello.session_id or 'without id'}{_clock(hello.ts)}"
+
+
+def _clock(ts: str | None) -> str:
+    """How far the venue's clock is from ours: a signature is refused if it is too far (protocol 1.3)."""
+    try:
+        off_s = (parse_utc(ts or "") - time.time_ns() // 1000) / 1e6
+    except ValueError:
+        return ""
+    return f", its clock {'ahead' if off_s > 0 else 'behind'} by {abs(off_s):.2f} s"
