@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.simulator.client import Client, dial, item, ready, utc_now
+from tests.simulator.client import Client, dial, item, ready, signed, utc_now
 from tests.simulator.conftest import Open
 from worker.simulator import Behaviour, Connect, Frames
 
@@ -32,6 +32,28 @@ async def test_a_cut_ends_the_session_as_asked(open_venue: Open, how: Any) -> No
         await gone(other)
     async with ready(venue):
         assert list(venue.sessions) == [3]
+
+
+async def test_a_reset_and_a_drop_look_different_to_tcp(open_venue: Open) -> None:
+    venue = await open_venue()
+    ends = []
+    for how in ("reset", "drop"):
+        venue.next_connect(Connect(cut_after_frames=1, cut_how=how))
+        reader, writer = await asyncio.open_connection("127.0.0.1", venue.port)
+        headers = "".join(f"{name}: {value}\r\n" for name, value in signed("127.0.0.1").items())
+        request = (
+            "GET /ws/v1 HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n" + headers + "\r\n"
+        )
+        writer.write(request.encode())
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        assert b'"hello"' in await reader.readuntil(b"}")
+        try:
+            ends.append(await reader.read(1))
+        except ConnectionResetError:
+            ends.append(b"reset")
+        writer.close()
+    assert ends == [b"reset", b""]
 
 
 @pytest.mark.parametrize("how", ["reset", 1013])

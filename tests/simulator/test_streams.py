@@ -260,6 +260,20 @@ async def test_the_order_stream_shows_the_last_request(open_venue: Open) -> None
         assert (record["OrdStatus"], record["ClOrdID"], record["OrigClOrdID"]) == ("Canceled", "y", order.cl_ord_id)
 
 
+async def test_the_order_stream_tells_whose_request_closed_the_order(open_venue: Open) -> None:
+    venue = await open_venue(behaviour=Behaviour(pending=False))
+    ours, theirs, refused = venue.place(), venue.place(), venue.place(behaviour=Behaviour(play="reject", pending=True))
+    venue.happen(theirs, "CanceledByOther")
+    async with ready(venue) as client:
+        await client.cancel(*(item(f"y{n}", order.order_id) for n, order in enumerate((ours, theirs, refused))))
+        await client.following("Order")
+        last = {record["OrderID"]: (record["OrdStatus"], record["ClOrdID"]) for record in client.seen[-1]["data"]}
+    assert last[ours.order_id] == ("Canceled", "y0")
+    assert last[theirs.order_id] == ("Canceled", venue.truth()[theirs.order_id].canceled_by)
+    assert last[theirs.order_id][1] not in ("y1", theirs.cl_ord_id)
+    assert last[refused.order_id] == ("New", refused.cl_ord_id)
+
+
 async def test_a_report_filter_by_statuses_hides_reports(open_venue: Open) -> None:
     venue = await open_venue()
     order = venue.place()
@@ -389,6 +403,8 @@ async def test_live_frames_flow_while_pages_are_outstanding_or_wait(open_venue: 
             assert (await client.frame())["initial"] is True
             if not flows:
                 assert (await client.frame())["data"][0]["OrderID"] == live.order_id
+            later = venue.place()  # the last page is out: nothing holds live frames back any more
+            assert (await client.frame())["data"][0]["OrderID"] == later.order_id
 
 
 async def test_ending_a_stream_is_silent_and_final(open_venue: Open) -> None:
