@@ -164,6 +164,12 @@ class CancelState:
         self.earlier_ids = (*self.earlier_ids, self.cl_ord_id)
         self.cl_ord_id = fresh
 
+    def adopt(self, cl_ord_id: str | None) -> None:
+        """The venue answered under a fresh id that an earlier process took: that one is the cancel's id now."""
+        if cl_ord_id is not None and cl_ord_id != self.cl_ord_id and cl_ord_id not in self.earlier_ids:
+            self.earlier_ids = (*self.earlier_ids, self.cl_ord_id)
+            self.cl_ord_id = cl_ord_id
+
     def note_order(self, record: Record, live: bool | None) -> None:
         """Keep what ``record`` proves of the order; an older record never replaces a newer one."""
         if self.order is not None and venue.stamp(record.timestamp) < venue.stamp(self.order.as_of):

@@ -116,6 +116,7 @@ class Desk:
             cancel.note_order(record, live)
         if ours:
             cancel.sent = "yes"
+            cancel.adopt(record.cl_ord_id)
         cancel.reported = format_utc(now.utc_us)
         if cancel.session_id is None:
             cancel.session_id = session_id
@@ -153,6 +154,8 @@ class Desk:
             return
         if verdict == "duplicate":
             cancel.duplicate = True
+            cancel.command.redelivered = True  # somebody had it before us, and may have used fresh ids
+            self.inflight.enter(cancel)
         elif is_request(cancel, record):
             cancel.reject = (record, Raw(bytes(raw)))
             if verdict == "unknown" and cancel.unknown_since is None:
@@ -221,18 +224,14 @@ class Desk:
                 error=cancel.error or CodeError(reason, None, message),
             )
 
-    def _schedule_lookup(self, cancel: CancelState, now: Now) -> None:
-        """The first look-up begins at once, each further one after a growing wait."""
+    def _schedule_lookup(self, cancel: CancelState, now: Now, within: float | None = None) -> None:
+        """The first look-up begins at once, each further one after a growing wait, at most ``within`` seconds."""
         settings = self._settings
         if cancel.lookups == 0:
             self.doubtful[cancel.command.lane].append(cancel)
             return
         wait: float = min(settings.lookup_max, settings.lookup_min * 2.0 ** min(cancel.lookups - 1, 30))
-        self._set(now.mono + wait, "lookup", cancel)
-
-    def ask_again(self, cancel: CancelState, now: Now) -> None:
-        """A look-up proved nothing: another one follows."""
-        self._schedule_lookup(cancel, now)
+        self._set(now.mono + (wait if within is None else min(wait, within)), "lookup", cancel)
 
     def tick(self, now: Now) -> None:
         """Act on every time that has come."""
@@ -288,6 +287,7 @@ class Desk:
             cancel.unknown_since = None
             if cancel.owns(record.cl_ord_id):
                 cancel.sent = "yes"
+                cancel.adopt(record.cl_ord_id)
         match conclusion:
             case "canceled":
                 self.finish(cancel, "canceled", now, live=False)
@@ -302,7 +302,7 @@ class Desk:
             case "absent":
                 self._absent(cancel, now)
             case "unclear":
-                self.ask_again(cancel, now)
+                self._schedule_lookup(cancel, now)
 
     def _closed_by_lookup(self, cancel: CancelState, now: Now) -> None:
         if cancel.refused is not None:
@@ -325,15 +325,15 @@ class Desk:
             self._finish_by_reject(cancel, "cancel_rejected", now, live=True)
         elif cancel.refused is not None:
             self.finish(cancel, "refused", now, live=True, error=cancel.refused)
-        elif cancel.duplicate or cancel.attempt > self._settings.max_resends:
-            self.ask_again(cancel, now)
+        elif (cancel.duplicate and not cancel.fresh) or cancel.attempt > self._settings.max_resends:
+            self._schedule_lookup(cancel, now)
         elif not command.deliveries:
             cancel.move(Phase.PARKED)  # whoever gets the redelivery looks up and sends
         elif command.deadline_us is not None and now.utc_us > command.deadline_us:
             self.deadline_passed(cancel, now)
         else:
             if cancel.fresh or (self._settings.resend_id == "new" and cancel.sent != "never"):
-                cancel.fresh = False
+                cancel.fresh = cancel.duplicate = False
                 cancel.take_fresh_id()
                 self.inflight.learn_request(cancel)
             if cancel.attempt:
@@ -348,10 +348,11 @@ class Desk:
             return
         if cancel.unknown_since is None:
             cancel.unknown_since = now.mono
-        if now.mono - cancel.unknown_since >= self._settings.unknown_wait:
+        left = cancel.unknown_since + self._settings.unknown_wait - now.mono
+        if left <= 0:
             self._finish_by_reject(cancel, "unknown_order", now, live=None)
         else:
-            self.ask_again(cancel, now)
+            self._schedule_lookup(cancel, now, within=left)
 
     # -- finals
 

@@ -1,0 +1,297 @@
+"""A modelled RabbitMQ: two lanes, a results exchange, dead letters; it redelivers, nacks, returns and loses links."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tests.simulation.world import World
+from worker.core.effects import OutEvent, Settlement
+from worker.core.facts import Delivery
+from worker.wire.command import Lane, Properties
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+
+PREFETCH = 40
+CLOSING = {"canceled", "already_closed", "unknown_order", "invalid"}
+"""Outcomes that stay true whatever happens later."""
+
+LANES: tuple[Lane, Lane] = ("kill", "cancel")
+
+
+@dataclass(eq=False)
+class Message:
+    """One command as the broker keeps it. ``items`` is how many cancels it has, 0 for a body spoilt as a whole."""
+
+    number: int
+    lane: Lane
+    body: bytes
+    properties: Properties
+    items: int
+    redelivered: bool = False
+    count: int = 0
+    settled: Settlement | None = None
+
+    @property
+    def command_id(self) -> str:
+        return self.properties.message_id or ""
+
+
+@dataclass
+class Stored:
+    """One event that the results exchange routed."""
+
+    at: float
+    event_id: str
+    body: bytes
+    event: dict[str, object] = field(default_factory=dict)
+
+
+class Broker:
+    """The broker's own books; they outlive every process of the worker."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.ready: dict[Lane, deque[Message]] = {"kill": deque(), "cancel": deque()}
+        self.unacked: list[Message] = []
+        self.dead: list[Message] = []
+        self.done: list[Message] = []
+        self.stored: list[Stored] = []
+        self.finals: dict[tuple[str, int | None], set[str]] = {}
+        self.by_id: dict[str, Stored] = {}
+        self.trouble = True
+        self._consumers: dict[Lane, ConsumerPort] = {}
+        self.violations: list[str] = []
+
+    def publish(self, message: Message) -> None:
+        self.ready[message.lane].append(message)
+        self.world.tell(f"broker   command {message.number} {message.command_id[:8]} waits on {message.lane}")
+        self.serve(message.lane)
+
+    def attach(self, port: ConsumerPort) -> None:
+        self._consumers[port.lane] = port
+
+    def serve(self, lane: Lane) -> None:
+        consumer = self._consumers.get(lane)
+        if consumer is not None:
+            consumer.pull()
+
+    def store(self, event: OutEvent) -> None:
+        """The event is in its queues from now on."""
+        shown = msgspec.json.decode(event.body)
+        stored = Stored(self.world.seconds, event.event_id, event.body, shown)
+        self.stored.append(stored)
+        before = self.by_id.setdefault(event.event_id, stored)
+        # Where the order may live on, a worker that comes later may find another truth; the first confirmed counts.
+        settled = {before.event["outcome"], shown["outcome"]} <= CLOSING
+        for key in ("outcome", "order_live") if settled else ("command_id", "index", "final"):
+            if before.event[key] != shown[key]:
+                was, now = before.event[key], shown[key]
+                who = f"{str(shown['command_id'])[:8]}/{shown['index']}"
+                self.violations.append(f"I2: event {event.event_id} of {who} has two values of {key}: {was}, {now}")
+        if shown["final"]:
+            self.finals.setdefault((shown["command_id"], shown["index"]), set()).add(event.event_id)
+
+    def has_finals(self, message: Message) -> bool:
+        """Whether every cancel of a command has a final stored, or the command as a whole has one (I1)."""
+        if self.finals.get((message.command_id, None)):
+            return True
+        return bool(message.items) and all(
+            self.finals.get((message.command_id, index)) for index in range(message.items)
+        )
+
+    def settle(self, message: Message, how: Settlement) -> None:
+        self.unacked.remove(message)
+        if how == "requeue":
+            message.redelivered = True
+            message.count += 1
+            self.ready[message.lane].append(message)
+            self.serve(message.lane)
+            return
+        message.settled = how
+        (self.done if how == "ack" else self.dead).append(message)
+
+    def take_back(self, messages: list[Message]) -> None:
+        """A channel died: its messages come again, first in the queue."""
+        for message in reversed(messages):
+            self.unacked.remove(message)
+            message.redelivered = True
+            message.count += 1
+            self.ready[message.lane].appendleft(message)
+        for lane in {m.lane for m in messages}:
+            self.world.after(0.0, lambda on=lane: self.serve(on))  # type: ignore[misc]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.unacked and not any(self.ready.values())
+
+
+class ConsumerPort:
+    """One lane's consumer of one process."""
+
+    def __init__(self, broker: Broker, process: Process, lane: Lane) -> None:
+        self.broker = broker
+        self.process = process
+        self.lane: Lane = lane
+        self.epoch = 0
+        self.up = False
+        self.on = False
+        self.out: dict[int, Message] = {}
+        self.tag = 0
+
+    def come_up(self) -> None:
+        if self.process.alive and not self.up:
+            self.up = True
+            self.on = False
+            self.epoch += 1
+            self.out = {}
+            self.broker.attach(self)
+            self.process.runner.consumer_up(self.lane)
+
+    def lose(self, reason: str) -> None:
+        """The link dies: deliveries are void, and acks that were under way may not have arrived."""
+        if not self.up:
+            return
+        self.up = self.on = False
+        self.broker.take_back([m for m in self.out.values() if m in self.broker.unacked])
+        self.out = {}
+        self.broker.world.tell(f"broker   {self.lane} consumer lost: {reason}")
+        if self.process.alive:
+            self.process.call(lambda: self.process.runner.consumer_lost(self.lane, reason))
+            self.process.after(self.broker.world.delay(0.05, 1.0), self.come_up)
+
+    def consume(self, on: bool) -> None:
+        epoch = self.epoch
+        self.process.after(self.broker.world.delay(0.0, 0.02), lambda: self._switch(on, epoch))
+
+    def _switch(self, on: bool, epoch: int) -> None:
+        if not self.up or epoch != self.epoch:
+            return
+        self.on = on
+        if on:
+            self.pull()
+        else:
+            self.process.after(0.0, lambda: self._stopped(epoch))
+
+    def _stopped(self, epoch: int) -> None:
+        if self.up and epoch == self.epoch and not self.on:
+            self.process.runner.consumer_stopped(self.lane)
+
+    def pull(self) -> None:
+        """Hand out what waits, in batches as one read would bring them."""
+        queue = self.broker.ready[self.lane]
+        brought = False
+        while self.up and self.on and queue and len(self.out) < PREFETCH and self.process.alive:
+            message = queue.popleft()
+            self.tag += 1
+            self.out[self.tag] = message
+            self.broker.unacked.append(message)
+            headers = dict(message.properties.headers)
+            if message.count:
+                headers["x-delivery-count"] = message.count
+            properties = msgspec.structs.replace(message.properties, headers=headers)
+            delivery = Delivery(self.lane, self.epoch, self.tag)
+            self.broker.world.tell(
+                f"broker   command {message.number} {message.command_id[:8]} delivered"
+                f"{' again' if message.redelivered else ''} on {self.lane}"
+            )
+            redelivered, body = message.redelivered, message.body
+            self.process.call(
+                lambda d=delivery, r=redelivered, p=properties, b=body: self._hand_over(d, r, p, b)  # type: ignore[misc]
+            )
+            brought = True
+        if brought:
+            self.process.call(self.process.runner.batch_ended)
+
+    def _hand_over(self, delivery: Delivery, redelivered: bool, properties: Properties, body: bytes) -> None:
+        if self.up and delivery.epoch == self.epoch:
+            self.process.runner.command_delivered(delivery, redelivered, properties, body)
+
+    def settle(self, delivery: Delivery, how: Settlement) -> None:
+        """Checked when it is asked for (I1), carried out a little later unless the link dies first."""
+        broker = self.broker
+        if delivery.epoch != self.epoch or not self.up:
+            return
+        message = self.out.pop(delivery.tag, None)
+        if message is None:
+            broker.violations.append(f"a second settlement of delivery {delivery}")
+            return
+        broker.world.tell(f"worker   command {message.number} {message.command_id[:8]} {how}")
+        if how != "requeue" and not broker.has_finals(message):
+            broker.violations.append(f"I1: command {message.number} {how} without a confirmed final for every cancel")
+        epoch = self.epoch
+
+        def arrive() -> None:
+            if message in broker.unacked:
+                if self.up and epoch == self.epoch:
+                    broker.settle(message, how)
+                else:
+                    broker.take_back([message])
+
+        broker.world.after(broker.world.delay(0.0, 0.05), arrive)
+
+
+class PublisherPort:
+    """One lane's publisher of one process."""
+
+    def __init__(self, broker: Broker, process: Process, lane: Lane) -> None:
+        self.broker = broker
+        self.process = process
+        self.lane: Lane = lane
+        self.up = False
+        self.epoch = 0
+        self.in_flight: set[str] = set()
+
+    def come_up(self) -> None:
+        if self.process.alive and not self.up:
+            self.up = True
+            self.epoch += 1
+            self.in_flight = set()
+            self.process.runner.publisher_up(self.lane)
+
+    def lose(self, reason: str) -> None:
+        if not self.up:
+            return
+        self.up = False
+        self.broker.world.tell(f"broker   {self.lane} publisher lost: {reason}")
+        if self.process.alive:
+            self.process.call(lambda: self.process.runner.publisher_lost(self.lane, reason))
+            self.process.after(self.broker.world.delay(0.05, 1.0), self.come_up)
+
+    def publish(self, event: OutEvent) -> None:
+        broker, world, epoch = self.broker, self.broker.world, self.epoch
+        if not self.up:
+            return
+        if event.event_id in self.in_flight:
+            broker.violations.append(f"A2: event {event.event_id} published twice at a time")
+        self.in_flight.add(event.event_id)
+        world.tell(f"worker   publishes {event.outcome} of {(event.command_id or '')[:8]}/{event.index}")
+        refused = broker.trouble and world.chance(0.02)
+        stored = not refused or world.chance(0.5)
+
+        def arrive() -> None:
+            lost = epoch != self.epoch or not self.up
+            if stored and not (lost and world.chance(0.5)):
+                broker.store(event)
+            if not lost:
+                self.process.after(world.delay(0.0, 0.02), answer)
+
+        def answer() -> None:
+            if epoch != self.epoch or not self.up:
+                return
+            self.in_flight.discard(event.event_id)
+            if not refused:
+                self.process.runner.event_confirmed(event)
+            elif stored:
+                self.process.runner.event_nacked(event)
+            else:
+                self.process.runner.event_returned(event, 312, "NO_ROUTE")
+
+        world.after(world.delay(0.0, 0.02), arrive)
+
+    def reply(self, event: OutEvent, queue: str) -> None:
+        """Best effort; nothing depends on it."""

@@ -1,0 +1,283 @@
+"""One simulation: a seed in, what was violated and the story out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tests.simulation.broker import LANES, Broker, Message
+from tests.simulation.process import Checks, Process
+from tests.simulation.venue import Order, Venue
+from tests.simulation.world import World
+from worker.config import Config
+from worker.config.structs import Broker as BrokerConfig
+from worker.config.structs import Results, Shutdown
+from worker.config.structs import Venue as VenueConfig
+from worker.wire.command import Lane, Properties
+from worker.wire.timestamp import format_utc
+
+TROUBLE_S = 30.0
+"""Faults happen up to here; afterwards everything has to come to rest (I11)."""
+
+REST_S = 600.0
+
+PLAYS = ("cancel", "quick", "filled", "refuse", "late", "other", "running", "ignore")
+
+CONFIG = Config(
+    broker=BrokerConfig(),
+    venue=VenueConfig(
+        report_timeout=1.0,
+        pending_timeout=3.0,
+        unknown_wait=2.0,
+        doubt_window=120.0,
+        snapshot_timeout=0.5,
+        ping_interval=0.5,
+        ping_timeout=0.5,
+        lookup_max=2.0,
+        max_batch=5,
+    ),
+    results=Results(retry_min=0.05, retry_max=1.0, memory=400),
+    shutdown=Shutdown(grace=5.0),
+)
+
+
+@dataclass
+class Verdict:
+    """What one seed led to."""
+
+    seed: int
+    violations: list[str]
+    story: list[str]
+    commands: int
+    kills: int
+
+    @property
+    def holds(self) -> bool:
+        return not self.violations
+
+
+class Simulation:
+    """Builds a world from a seed and lets it run."""
+
+    def __init__(self, seed: int, config: Config = CONFIG) -> None:
+        self.seed = seed
+        self.config = config
+        self.world = World(seed)
+        self.broker = Broker(self.world)
+        self.venue = Venue(self.world)
+        self.checks = Checks(self.world)
+        self.messages: list[Message] = []
+        self.targets: dict[tuple[str, int], tuple[str, str | None]] = {}
+        self.kills = 0
+        self.processes = 0
+        self.process = self._start()
+
+    def _start(self) -> Process:
+        self.processes += 1
+        self.world.tell(f"worker   process {self.processes} starts")
+        return Process(self.world, self.broker, self.venue, self.config, self.processes, self.checks)
+
+    # -- what is published
+
+    def _publish_commands(self) -> None:
+        rng = self.world.rng
+        for number in range(rng.randint(10, 40)):
+            self.world.after(rng.uniform(0.0, TROUBLE_S * 0.8), lambda n=number: self._publish(n))  # type: ignore[misc]
+
+    def _uuid(self) -> str:
+        return str(UUID(int=self.world.rng.getrandbits(128), version=4))
+
+    def _publish(self, number: int) -> None:
+        rng, now = self.world.rng, self.world.now()
+        command_id = self._uuid()
+        items: list[dict[str, Any]] = [
+            self._item(command_id, index) for index in range(rng.choice([1, 1, 1, 2, 3, 12]))
+        ]
+        headers: dict[str, object] = {}
+        if rng.random() < 0.1:
+            deadline_us = now.utc_us + round(rng.choice([-0.5, 0.001, 0.02, 1.0, 30.0]) * 1e6)
+            headers["deadline"] = format_utc(deadline_us)
+            for item in items:
+                self.checks.deadlines[item["ClOrdID"]] = deadline_us
+        body = msgspec.json.encode({"type": "OrderCancelRequest", "data": items})
+        count = len(items)
+        if rng.random() < 0.04:
+            body, count = body[:-3], 0
+        lane: Lane = rng.choice(LANES)
+        properties = Properties(message_id=command_id, timestamp_s=now.utc_us // 1_000_000, headers=headers)
+        copies = 2 if rng.random() < 0.1 else 1
+        if copies == 2:
+            self.checks.published_twice.update(item["ClOrdID"] for item in items)
+        for copy in range(copies):
+            on = lane if copy == 0 else rng.choice(LANES)
+            message = Message(number, on, body, properties, count)
+            self.messages.append(message)
+            self.world.after(copy * rng.uniform(0.0, 5.0), lambda m=message: self.broker.publish(m))  # type: ignore[misc]
+
+    def _item(self, command_id: str, index: int) -> dict[str, Any]:
+        rng = self.world.rng
+        request = self._uuid()
+        item: dict[str, Any] = {"Symbol": "BTC-USD", "ClOrdID": request}
+        self.targets[command_id, index] = (request, None)
+        if rng.random() < 0.03:
+            item["Symbol"] = ""
+            item["OrderID"] = self._uuid()
+        elif rng.random() < 0.06:
+            item["OrderID"] = self._uuid()
+        else:
+            order = self._order()
+            self.targets[command_id, index] = (request, order.order_id)
+            if rng.random() < 0.15:
+                item["OrigClOrdID"] = order.client_id
+                self.checks.known_by[order.client_id] = order.order_id
+            else:
+                item["OrderID"] = order.order_id
+        return item
+
+    def _order(self) -> Order:
+        rng = self.world.rng
+        existing = list(self.venue.orders.values())
+        if existing and rng.random() < 0.1:
+            return rng.choice(existing)
+        plays = [rng.choice(PLAYS) for _ in range(rng.randint(0, 2))] if rng.random() < 0.6 else []
+        return self.venue.place(self._uuid(), "BTC-USD", plays)
+
+    # -- what breaks
+
+    def _break_things(self) -> None:
+        rng = self.world.rng
+        for _ in range(rng.randint(0, 12)):
+            fault = rng.choice(
+                [self._kill, self._cut, self._cut, self._lose_consumer, self._lose_publisher, self._stall]
+            )
+            self.world.after(rng.uniform(0.5, TROUBLE_S), fault)
+
+    def _kill(self) -> None:
+        if self.process.alive:
+            self.kills += 1
+            self.process.kill_after(self.world.rng.randint(0, 15))
+
+    def _watch(self) -> None:
+        """The supervisor starts a new process some time after the old one died."""
+        if not self.process.alive:
+            self.process = self._start()
+        self.world.after(0.5, self._watch)
+
+    def _cut(self) -> None:
+        live = list(self.venue.sessions.values())
+        if live:
+            chosen = live if self.world.chance(0.3) else [self.world.rng.choice(live)]
+            for session in chosen:
+                self.process.call(lambda s=session: s.cut("cut"))  # type: ignore[misc]
+
+    def _stall(self) -> None:
+        for session in self.venue.sessions.values():
+            session.stalled_until = self.world.seconds + self.world.rng.uniform(0.2, 3.0)
+
+    def _lose_consumer(self) -> None:
+        lane = self.world.rng.choice(LANES)
+        self.process.call(lambda: self.process.consumers[lane].lose("connection reset"))
+
+    def _lose_publisher(self) -> None:
+        lane = self.world.rng.choice(LANES)
+        self.process.call(lambda: self.process.publishers[lane].lose("connection reset"))
+
+    # -- the run
+
+    def run(self) -> Verdict:
+        self._publish_commands()
+        self._break_things()
+        self._watch()
+        self.world.run(lambda: False, TROUBLE_S)
+        self.venue.trouble = self.broker.trouble = False
+        if self.process.alive:
+            self.process._effects_left = None
+        self.world.tell("world    no more trouble")
+        rests = self.world.run(self._is_at_rest, REST_S)
+        violations = [*self.broker.violations, *self.checks.violations]
+        if not rests:
+            violations.append(f"I11: not at rest after {REST_S:g} s: {self._unrest()}")
+        else:
+            violations += self._audit()
+        return Verdict(self.seed, violations, self.world.story, len(self.messages), self.kills)
+
+    def _is_at_rest(self) -> bool:
+        process = self.process
+        return (
+            process.alive
+            and self.broker.is_empty
+            and process.engine.intake.is_empty
+            and not len(process.engine.outbox)
+            and len(self.broker.done) + len(self.broker.dead) == len(self.messages)
+        )
+
+    def _unrest(self) -> str:
+        engine = self.process.engine
+        held = [f"{c.command_id[:8]}:{[x.phase.value for x in c.cancels]}" for c in engine.intake.commands.values()]
+        return f"queues {[len(q) for q in self.broker.ready.values()]}, unacked {len(self.broker.unacked)}, held {held}"
+
+    # -- the audit
+
+    def _audit(self) -> list[str]:
+        """Compare the three books: what was published, what the venue did, what the results exchange holds."""
+        found: list[str] = []
+        for message in self.messages:
+            found += self._audit_command(message)
+        engine = self.process.engine
+        if engine.stats.inflight != {"kill": 0, "cancel": 0}:
+            found.append(f"left over: inflight {engine.stats.inflight}")
+        if any(s.frames or s.inflight for s in engine.sessions.all()):
+            found.append("left over: frames on a session")
+        for stored in self.broker.stored:
+            report = stored.event["report"]
+            if report is not None and not any(made in stored.body for made in self._reports_like(report)):
+                found.append(f"I3: event {stored.event_id} holds a report that the venue did not make")
+        return found
+
+    def _reports_like(self, report: Any) -> list[bytes]:
+        made = msgspec.json.encode(report)
+        return [made] if made in self.venue.reports_made else []
+
+    def _audit_command(self, message: Message) -> list[str]:
+        found: list[str] = []
+        if not message.items:
+            if not self.broker.finals.get((message.command_id, None)):
+                found.append(f"lost: command {message.number} has no final")
+            return found
+        for index in range(message.items):
+            ids = self.broker.finals.get((message.command_id, index), set())
+            outcomes = {self.broker.by_id[i].event["outcome"] for i in ids}
+            if len(ids) != 1 and outcomes != {"invalid"}:
+                found.append(f"I2: cancel {message.number}/{index} has {len(ids)} finals: {outcomes}")
+                continue
+            found += self._audit_cancel(message, index, self.broker.by_id[next(iter(ids))].event)
+        return found
+
+    def _audit_cancel(self, message: Message, index: int, event: dict[str, object]) -> list[str]:
+        """I3: the outcome is what the venue's own book says."""
+        request, order_id = self.targets[message.command_id, index]
+        order = self.venue.orders.get(order_id or "")
+        outcome = event["outcome"]
+        name = f"cancel {message.number}/{index} ({outcome})"
+        wrong: str | None = None
+        if outcome == "canceled":
+            ours = event["cl_ord_id"]
+            if order is None or order.status != "Canceled" or order.closed_by not in (request, ours):
+                wrong = f"the order is {order and order.status} by {order and order.closed_by}"
+        elif outcome == "already_closed":
+            if order is None or order.is_open or order.closed_by == request:
+                wrong = f"the order is {order and order.status} by {order and order.closed_by}"
+        elif outcome == "unknown_order":
+            wrong = "the order exists" if order is not None else None
+        elif outcome == "cancel_rejected":
+            wrong = None if event["cl_ord_id"] in self.venue.rejected else "the venue rejected nothing"
+        elif outcome == "deadline_passed":
+            wrong = "it has no deadline" if request not in self.checks.deadlines else None
+            if event["sent"] == "never" and request in self.checks.last_sent:
+                wrong = "it was sent"
+        elif outcome == "unresolved":
+            wrong = "the venue would have told"
+        return [f"I3: {name}: {wrong}"] if wrong else []
