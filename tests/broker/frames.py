@@ -10,6 +10,8 @@ from pamqp import base, body, commands, header
 
 from worker.wire.command import Properties
 
+HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+
 
 def method(channel: int, frame: base.Frame) -> bytes:
     return bytes(pamqp.frame.marshal(frame, channel))

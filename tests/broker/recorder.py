@@ -90,6 +90,10 @@ class Recorder:
     def count(self, name: str) -> int:
         return sum(told[0] == name for told in self.told)
 
+    def events(self, name: str) -> set[str]:
+        """The ids of the events of which ``name`` was told."""
+        return {str(told[1]) for told in self.told if told[0] == name}
+
     def last(self, name: str) -> tuple[object, ...]:
         return [told for told in self.told if told[0] == name][-1]
 

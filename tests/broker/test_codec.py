@@ -162,16 +162,6 @@ def test_a_string_that_is_not_utf_8_is_told_from_every_valid_one() -> None:
         (b"", 1),
         (b"\x02", 1 << 12 | 1 << 2),
     ],
-    ids=[
-        "no length",
-        "short string",
-        "table size",
-        "field type",
-        "field size",
-        "timestamp",
-        "more flags",
-        "cluster id",
-    ],
 )
 @pytest.mark.parametrize("size", [0, 3])
 def test_properties_that_cannot_be_read_mark_the_message_and_spare_the_connection(

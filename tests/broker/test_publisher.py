@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from pamqp import commands
 
+from tests.broker import frames
 from tests.broker.recorder import Recorder, dial_to, running
+from tests.broker.scripted import Peer, scripted
 from tests.support.broker import Broker
 from tests.support.timing import SECOND, eventually
-from worker.broker.publisher import Publisher
+from worker.broker.publisher import EVENTS, REPLIES, Publisher
 from worker.core.effects import OutEvent
 from worker.demo.node import PrivateNode
 from worker.errors import BrokerError, TopologyError
@@ -77,16 +80,16 @@ async def test_thousands_of_events_are_each_confirmed_once(broker: Broker, excha
     publisher = publisher_of(broker, exchange, recorder)
     async with running(publisher):
         await recorder.until("publisher_up")
-        for number in range(3000):
+        for number in range(1000):
             publisher.publish(event(number, b"x" * (number % 500)))
-        assert publisher.in_flight == 3000
-        await recorder.until("event_confirmed", 3000, within_s=20 * SECOND)
+        assert publisher.in_flight == 1000
+        await recorder.until("event_confirmed", 1000, within_s=20 * SECOND)
         assert publisher.in_flight == 0
-        assert sorted(str(told[1]) for told in recorder.told[1:]) == sorted(f"e-{n}" for n in range(3000))
+        assert sorted(str(told[1]) for told in recorder.told[1:]) == sorted(f"e-{n}" for n in range(1000))
     assert publisher.stats.stray_confirms == 0
-    assert publisher.stats.confirmed == 3000
+    assert publisher.stats.confirmed == 1000
     messages = await broker.drain(audit)
-    assert [message.message_id for message in messages] == [f"e-{n}" for n in range(3000)]
+    assert [message.message_id for message in messages] == [f"e-{n}" for n in range(1000)]
 
 
 @pytest.mark.parametrize("size", [0, 131_064, 131_065, 3_000_000])
@@ -114,12 +117,8 @@ async def test_without_a_binding_events_are_returned_and_their_acks_not_reported
         await recorder.until("event_confirmed", 50)
         await eventually(lambda: not publisher._returned)  # every ack of a returned one came
     assert recorder.last("event_returned")[2:] == (312, "NO_ROUTE")
-    assert {str(told[1]) for told in recorder.told if told[0] == "event_returned"} == {
-        f"e-{n}" for n in range(0, 100, 2)
-    }
-    assert {str(told[1]) for told in recorder.told if told[0] == "event_confirmed"} == {
-        f"e-{n}" for n in range(1, 100, 2)
-    }
+    assert recorder.events("event_returned") == {f"e-{n}" for n in range(0, 100, 2)}
+    assert recorder.events("event_confirmed") == {f"e-{n}" for n in range(1, 100, 2)}
     assert publisher.stats.returned == 50
     assert publisher.stats.stray_confirms == 0
 
@@ -164,7 +163,7 @@ async def test_a_loss_stands_for_all_answers_that_are_missing(broker: Broker, ex
         assert {told[0] for told in recorder.told[lost + 1 :]} <= {"publisher_up", "publisher_failed"}
         publisher.publish(event("again"))
         await eventually(lambda: ("event_confirmed", "e-again") in recorder.told)
-    confirmed = {str(told[1]) for told in recorder.told if told[0] == "event_confirmed"}
+    confirmed = recorder.events("event_confirmed")
     stored = {message.message_id for message in await broker.drain(audit)}
     assert confirmed <= stored
     assert publisher.stats.unanswered == publisher.stats.published - publisher.stats.confirmed
@@ -286,6 +285,172 @@ async def test_what_the_port_raises_ends_run(broker: Broker, exchange: str, audi
         with pytest.raises(RuntimeError, match=f"a bug in {call}"):
             await asyncio.wait_for(publisher.run(), 10 * SECOND)
         assert publisher.state == "down"
+
+
+def scripted_publisher(url: str, recorder: Recorder, confirm_timeout_s: float = 10.0) -> Publisher:
+    return Publisher("kill", "cancel.results", dial_to(url), recorder, nothing, confirm_timeout_s)
+
+
+async def confirming(peer: Peer) -> None:
+    """A broker with both channels open and confirms on."""
+    await peer.open()
+    await peer.open_channel(EVENTS)
+    await peer.expect(commands.Confirm.Select)
+    peer.say(commands.Confirm.SelectOk(), channel=EVENTS)
+    await peer.open_channel(REPLIES)
+
+
+async def test_confirms_of_a_range_answer_each_event_in_it_once() -> None:
+    async def script(peer: Peer) -> None:
+        await confirming(peer)
+        for _ in range(10):
+            await peer.expect(commands.Basic.Publish)
+        peer.say(commands.Basic.Ack(2), channel=EVENTS)
+        peer.write(frames.returned("e-3", EVENTS))
+        peer.say(
+            commands.Basic.Ack(4, True),  # 1, 3 (returned) and 4
+            commands.Basic.Nack(6, True),  # 5 and 6
+            commands.Basic.Ack(8),
+            commands.Basic.Ack(6, True),  # nothing is left of these
+            commands.Basic.Ack(0, True),  # all that is left
+            channel=EVENTS,
+        )
+        await peer.closed()
+
+    async with scripted(script) as url:
+        recorder = Recorder()
+        publisher = scripted_publisher(url, recorder)
+        async with running(publisher):
+            await recorder.until("publisher_up")
+            for number in range(1, 11):
+                publisher.publish(event(number))
+            await eventually(lambda: not publisher.in_flight)
+            await publisher.close(0.1)
+        assert recorder.told[1:-1] == [
+            ("event_confirmed", "e-2"),
+            ("event_returned", "e-3", 312, "NO_ROUTE"),
+            ("event_confirmed", "e-1"),
+            ("event_confirmed", "e-4"),
+            ("event_nacked", "e-5"),
+            ("event_nacked", "e-6"),
+            ("event_confirmed", "e-8"),
+            ("event_confirmed", "e-7"),
+            ("event_confirmed", "e-9"),
+            ("event_confirmed", "e-10"),
+        ]
+        assert not publisher._returned
+
+
+async def test_an_event_published_again_from_within_its_own_nack_is_another_publish() -> None:
+    async def script(peer: Peer) -> None:
+        await confirming(peer)
+        await peer.expect(commands.Basic.Publish)
+        peer.say(commands.Basic.Nack(1, True), channel=EVENTS)
+        await peer.expect(commands.Basic.Publish)
+        peer.say(commands.Basic.Ack(2), channel=EVENTS)
+        await peer.closed()
+
+    class Again(Recorder):
+        def event_nacked(self, event: OutEvent) -> None:
+            super().event_nacked(event)
+            publisher.publish(event)
+
+    async with scripted(script) as url:
+        recorder = Again()
+        publisher = scripted_publisher(url, recorder)
+        async with running(publisher):
+            await recorder.until("publisher_up")
+            publisher.publish(event(1))
+            await recorder.until("event_confirmed")
+            await publisher.close(0.1)
+    assert recorder.told[1:3] == [("event_nacked", "e-1"), ("event_confirmed", "e-1")]
+
+
+@pytest.mark.parametrize("tag", [2, 2**62])
+async def test_a_confirm_of_what_was_not_published_costs_the_link(tag: int) -> None:
+    async def script(peer: Peer) -> None:
+        await confirming(peer)
+        await peer.expect(commands.Basic.Publish)
+        peer.say(commands.Basic.Ack(tag, True), channel=EVENTS)
+        await peer.closed()
+
+    async with scripted(script) as url:
+        recorder = Recorder()
+        publisher = scripted_publisher(url, recorder)
+        async with running(publisher):
+            await recorder.until("publisher_up")
+            publisher.publish(event(1))
+            (_, _, reason) = await recorder.until("publisher_lost")
+            await publisher.close(0.1)
+    assert "not published" in str(reason)
+    assert recorder.count("event_confirmed") == 0
+
+
+async def test_a_second_confirm_of_one_event_is_counted_and_ignored() -> None:
+    async def script(peer: Peer) -> None:
+        await confirming(peer)
+        await peer.expect(commands.Basic.Publish)
+        peer.say(commands.Basic.Ack(1), commands.Basic.Ack(1), channel=EVENTS)
+        peer.write(frames.returned("e-unknown", EVENTS))
+        await peer.closed()
+
+    async with scripted(script) as url:
+        recorder = Recorder()
+        publisher = scripted_publisher(url, recorder)
+        async with running(publisher):
+            await recorder.until("publisher_up")
+            publisher.publish(event(1))
+            await eventually(lambda: publisher.stats.stray_confirms == 2)
+            assert recorder.count("event_confirmed") == 1
+            await publisher.close(0.1)
+
+
+async def test_an_event_without_an_answer_in_time_costs_the_link() -> None:
+    async def script(peer: Peer) -> None:
+        await confirming(peer)
+        peer.say(commands.Connection.Blocked("low on memory"))
+        await peer.expect(commands.Basic.Publish)
+        await asyncio.sleep(1.0)  # an alarm explains it
+        peer.say(commands.Connection.Unblocked())
+        while True:  # alive, and confirming others
+            await peer.expect(commands.Basic.Publish)
+            number = sum(isinstance(frame, commands.Basic.Publish) for _, frame in peer.received)
+            peer.say(commands.Basic.Ack(number), channel=EVENTS)
+
+    async with scripted(script) as url:
+        recorder = Recorder()
+        publisher = scripted_publisher(url, recorder, confirm_timeout_s=0.4)
+        loop = asyncio.get_running_loop()
+        async with running(publisher):
+            await recorder.until("publisher_up")
+            publisher.publish(event(0))
+            await eventually(lambda: recorder.count("publisher_blocked") == 2)
+            began = loop.time()
+            assert recorder.count("publisher_lost") == 0
+            number = 0
+            while not recorder.count("publisher_lost"):
+                number += 1
+                publisher.publish(event(number))
+                await asyncio.sleep(0.02)
+                assert loop.time() - began < 3 * SECOND
+            assert loop.time() - began >= 0.4
+            assert "not confirmed within 0.4 s" in str(recorder.last("publisher_lost")[2])
+            assert ("event_confirmed", "e-0") not in recorder.told
+            assert recorder.count("event_confirmed") > 5
+            await publisher.close(0.1)
+
+
+async def test_events_that_are_answered_in_time_cost_nothing(broker: Broker, exchange: str, audit: str) -> None:
+    recorder = Recorder()
+    publisher = publisher_of(broker, exchange, recorder, confirm_timeout_s=0.8)
+    async with running(publisher):
+        await recorder.until("publisher_up")
+        for number in range(20):
+            publisher.publish(event(number))
+            await asyncio.sleep(0.1)
+        await recorder.until("event_confirmed", 20)
+        await asyncio.sleep(1.0)
+        assert recorder.count("publisher_lost") == 0
 
 
 @pytest.mark.slow

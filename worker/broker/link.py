@@ -137,6 +137,8 @@ class Link(asyncio.Protocol):
         try:
             await self._hand_shake()
         except ConnectionResetError as error:
+            if self._ended.done():
+                self._ended.result()  # raises a bug of the user's
             raise BrokerError(str(error)) from None
         except AmqpSyntaxError as error:
             raise BrokerError(f"the broker broke the protocol: {error}") from None
@@ -269,7 +271,8 @@ class Link(asyncio.Protocol):
         try:
             return await future
         finally:
-            self._answers.pop(channel, None)
+            if channel in self._answers and self._answers[channel][1] is future:
+                del self._answers[channel]
 
     # -- in -----------------------------------------------------------------------------------------------------
 
@@ -322,6 +325,8 @@ class Link(asyncio.Protocol):
         """Called by the parser: everything but deliveries, returns and confirms."""
         expected = self._answers.get(channel)
         if expected is not None and expected[0] == method:
+            # At once, not when the caller goes on: what follows in the same chunk is no answer to this call.
+            del self._answers[channel]
             if not expected[1].done():
                 expected[1].set_result(arguments)
         elif channel == 0:
@@ -336,7 +341,7 @@ class Link(asyncio.Protocol):
             active = Reader(arguments).octet() & 1
             self.write(methods.encode_method(channel, methods.CHANNEL_FLOW_OK, bytes((active,))))
             self._user.blocked(None if active else "channel.flow")
-        elif method not in _LATE_ANSWERS:
+        elif not self._close_sent:  # else it answers a call that was given up
             raise AmqpSyntaxError(f"method {method >> 16}.{method & 0xFFFF} came unasked")
 
     def _connection_method(self, method: int, arguments: bytes) -> None:
@@ -367,9 +372,6 @@ class Link(asyncio.Protocol):
             self._user.channel_closed(channel, text)
         elif not expected[1].done():
             expected[1].set_exception(ChannelClosedError(close.code, text))
-
-
-_LATE_ANSWERS: Final = (methods.CHANNEL_CLOSE_OK, methods.BASIC_CANCEL_OK)
 
 
 def _mechanism(log_in: LogIn, offered: tuple[str, ...]) -> tuple[str, bytes]:
