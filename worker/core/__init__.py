@@ -1,1 +1,1 @@
-"""All decisions of the worker, as plain synchronous code: no socket, clock, random number or logger is reachable from here."""
+"""All decisions of the worker, as plain synchronous code: no socket, clock, random number or logger within reach."""

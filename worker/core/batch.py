@@ -91,7 +91,7 @@ class LaneQueue:
 
 
 def element_bytes(cancel: CancelState) -> int:
-    """An upper bound of one element's size on the wire; every character of an id is one ASCII byte or an escape of two."""
+    """An upper bound of one element's size on the wire: a character of an id is one ASCII byte or an escape of two."""
     item = cancel.item
     ids = len(item.symbol) + len(cancel.cl_ord_id) + len(cancel.order_id or "") + len(item.orig_cl_ord_id or "")
     return ELEMENT_OVERHEAD_BYTES + 2 * (ids + len(item.timestamp or "")) + 27

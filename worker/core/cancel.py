@@ -53,7 +53,7 @@ MOVES: Final[dict[Phase, frozenset[Phase]]] = {
     Phase.PARKED: frozenset({Phase.DOUBT, Phase.PENDING, Phase.RUNNING, Phase.FINAL}),
     Phase.FINAL: frozenset(),
 }
-"""The legal moves. QUEUED reaches PENDING and RUNNING by reports on an earlier send, after doubt or from another worker."""
+"""The legal moves. QUEUED reaches PENDING and RUNNING by reports on an earlier send, ours or another worker's."""
 
 
 class IllegalMoveError(AssertionError):
@@ -269,7 +269,7 @@ def _judge_reject(cancel: CancelState, record: Record) -> Verdict:
 def _reject_code(record: Record) -> int | None:
     code = venue.reason_code(record.cxl_rej_reason)
     if code is None and record.exec_type == "Rejected":
-        # A cancel refused as a message may carry the order's reason instead: 5 unknown order, 6 duplicate (FIX tag 103).
+        # A cancel refused as a message may carry the order's reason instead: 5 unknown order, 6 duplicate (FIX 103).
         code = {5: venue.UNKNOWN_ORDER, 6: venue.DUPLICATE_CL_ORD_ID}.get(
             venue.reason_code(record.ord_rej_reason) or -1
         )

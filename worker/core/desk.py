@@ -172,9 +172,14 @@ class Desk:
 
     def _learn(self, cancel: CancelState, record: Record) -> None:
         """Ids that a report tells of the target: its OrderID where only a client id was given, and new client ids."""
-        if cancel.order_id is None and record.order_id is not None and not venue.names_no_order(record.order_id):
-            if not (is_request(cancel, record) and record.ord_status == "Rejected"):
-                self.inflight.learn_order(cancel, record.order_id)
+        says_nothing = is_request(cancel, record) and record.ord_status == "Rejected"
+        if (
+            cancel.order_id is None
+            and record.order_id is not None
+            and not venue.names_no_order(record.order_id)
+            and not says_nothing
+        ):
+            self.inflight.learn_order(cancel, record.order_id)
         if (
             record.exec_type in ("New", "PendingNew", "Replaced")
             and record.cl_ord_id
@@ -496,7 +501,7 @@ class Desk:
     def whole_command(
         self, command: CommandState, outcome: str, body_sha256_hex: str, error: InputError, now: Now
     ) -> None:
-        """One event that is the final of every cancel of a body: ``invalid`` or ``unauthorized`` (contract section 3)."""
+        """One event that is the final of every cancel of a body: ``invalid`` or ``unauthorized`` (contract 3)."""
         command.dead = True
         self._emit(
             command,

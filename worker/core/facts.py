@@ -93,7 +93,7 @@ class FrameReceived(Struct, frozen=True, gc=False):
 
 
 class SessionLost(Struct, frozen=True):
-    """The session ended, for whatever reason; nothing more comes from it, but what was sent may still arrive (faults W1)."""
+    """The session ended, for whatever reason: nothing more comes from it, yet what was sent may arrive (faults W1)."""
 
     session: int
     reason: str

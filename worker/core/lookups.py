@@ -1,4 +1,4 @@
-"""Runs the inquiries of ``reconcile``: one per lane at a time, on a ready session, begun anew if that session is lost."""
+"""Runs the inquiries of ``reconcile``: one per lane at a time, on a ready session, begun anew if it is lost."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Outbox:
         return self._up[lane]
 
     def publish(self, event: OutEvent, now: Now) -> None:
-        """Publish, now or as soon as the lane can; an id that is already on its way only gains another waiting command."""
+        """Publish, now or as soon as the lane can; an id on its way already only gains another waiting command."""
         events = self._events[event.lane]
         there = events.get(event.event_id)
         if there is not None:
@@ -67,7 +67,7 @@ class Outbox:
         self._effects.append(Publish(event))
 
     def confirmed(self, event: OutEvent) -> list[CommandState]:
-        """The event is stored. Returns the commands that waited for it; none for an event that was confirmed before."""
+        """The event is stored. Returns the commands that waited for it; none for one that was confirmed before."""
         if self._events[event.lane].pop(event.event_id, None) is None:
             return []
         event.in_flight = False

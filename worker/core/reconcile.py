@@ -105,7 +105,7 @@ class Inquiry:
         return cancel.phase is Phase.DOUBT and self.unanswered.get(cancel) == cancel.doubts
 
     def report_queries(self) -> list[Query]:
-        """First questions: the reports of each order if they are few and their OrderIDs known, else all since a time."""
+        """First questions: the reports of each order if they are few with known OrderIDs, else all since a time."""
         if len(self.cancels) <= FEW and all(c.order_id is not None for c in self.cancels):
             return self._by_order(venue.EXECUTION_REPORT, self.cancels)
         return [Query(self, venue.EXECUTION_REPORT, self.cancels)]

@@ -85,7 +85,7 @@ class Subscription:
 
 
 class SessionState:
-    """A session from the accepted upgrade to its end. ``clock_offset_us`` is the venue's clock minus ours, by ``hello``."""
+    """A session, from accepted upgrade to end. ``clock_offset_us`` is the venue's clock minus ours, by ``hello``."""
 
     __slots__ = (
         "_effects",

@@ -46,7 +46,7 @@ class Sessions:
         return list(self._sessions.values())
 
     def pick(self) -> SessionState | None:
-        """The session for the next frame: of the ready ones the one with the fewest cancels out; None if none may send."""
+        """The session for the next frame: the ready one with the fewest cancels out; None if none may send."""
         if not self.ready:
             return None
         best = None
@@ -144,7 +144,7 @@ class Sessions:
             self._is_ready(session, now)
 
     def _subscribe_reports(self, session: SessionState, now: Now) -> None:
-        """Read the report stream from the last report seen, or the earliest send not settled, minus the overlap (8.3)."""
+        """Read the report stream from the last report, or the earliest send not settled, minus the overlap (8.3)."""
         session.ready = False
         overlap_us = int(self._settings.overlap * 1e6)
         since = now.utc_us + session.clock_offset_us
@@ -228,7 +228,7 @@ class Sessions:
             self._last_report_at = timestamp
 
     def _judge(self, sub: Subscription, session: SessionState, now: Now) -> None:
-        """Judge what a replay told, in the order of its Timestamps: the pages' own order is not known (protocol 3.3)."""
+        """Judge what a replay told, in the order of its Timestamps: that of the pages is not known (protocol 3.3)."""
         records, sub.records = sub.records, []
         records.sort(key=lambda pair: venue.stamp(pair[0].timestamp))
         for record, raw in records:
