@@ -135,7 +135,7 @@ asyncio.run(main())
         assert guard.processes_of(directory) != []
     finally:
         owner.kill()
-        await owner.wait()
+        await owner.communicate()
     await eventually(lambda: not guard.processes_of(directory) and not directory.exists(), within_s=10 * SECOND)
 
 

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -141,27 +142,27 @@ class PrivateNode:
 
         Raises NodeError with its complaint if it fails.
         """
-        process = await asyncio.create_subprocess_exec(
-            str(self._rabbitmq.scripts / tool),
-            *arguments,
-            env=environment_of(self.directory, self.identity, self._rabbitmq.search_path),
-            cwd=self.directory,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        command = [str(self._rabbitmq.scripts / tool), *arguments]
         try:
-            async with asyncio.timeout(within_s):
-                output, complaint = await process.communicate()
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            raise
-        if process.returncode:
-            reason = " ".join((complaint or output).decode(errors="replace").split())
-            raise NodeError(f"{tool} {arguments[0] if arguments else ''} failed: {reason[:500]}")
-        return output.decode(errors="replace")
+            # In a thread, not as a subprocess of the loop: a loop that ends early would leave its pipes open.
+            done = await asyncio.to_thread(
+                subprocess.run,
+                command,
+                env=self._environment(),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=within_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise NodeError(f"{tool} {arguments[0] if arguments else ''} took more than {within_s:g} s") from None
+        if done.returncode:
+            reason = " ".join((done.stderr or done.stdout).split())
+            raise NodeError(f"{tool} {arguments[0] if arguments else ''} failed: {reason[:300]}")
+        return done.stdout
 
     async def close(self) -> None:
         """End the node, its epmd and its guard at once, and remove the directory if we made it; may be repeated."""
@@ -192,13 +193,16 @@ class PrivateNode:
             raise NodeError("the node does not run")
         return pid
 
+    def _environment(self) -> dict[str, str]:
+        return environment_of(self.directory, self.identity, self._rabbitmq.search_path)
+
     def _spawn(self, *command: str, log: str, environment: dict[str, str] | None = None) -> int:
         """Start a process that is bound to nothing of ours: a session of its own, no terminal, no event loop."""
         writing = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         pid = os.posix_spawnp(
             "env",
             ["env", "-C", str(self.directory), *command],
-            environment or environment_of(self.directory, self.identity, self._rabbitmq.search_path),
+            environment or self._environment(),
             setsid=True,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
