@@ -79,7 +79,7 @@ class Outbox:
         return waited
 
     def refused_by_broker(self, event: OutEvent, reason: str, now: Now) -> float:
-        """The event was nacked or returned: it is published again after a growing wait, which is returned in seconds."""
+        """The event was nacked or returned: it is published again after a growing wait, which is returned (s)."""
         event.in_flight = False
         event.failures += 1
         self.refused[event.event_id] = reason

@@ -240,7 +240,7 @@ def subscribe(
 
 
 def page(reqid: int, stream: str, after: str, array: str) -> bytes:
-    """The next page of subscription ``reqid`` (protocol 3.4); ``array``: ``streams``, or ``data`` in the older edition."""
+    """The next page of subscription ``reqid`` (protocol 3.4); ``array``: ``streams``; ``data`` in the older edition."""
     return _encode({"reqid": reqid, "type": "page", array: [{"name": stream, "after": after}]})
 
 
