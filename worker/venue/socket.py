@@ -277,10 +277,7 @@ class VenueSocket(asyncio.Protocol):
     # ---- leaving ---------------------------------------------------------------------------------------------------
 
     def _write_pending(self) -> None:
-        """Give the transport what websockets has to say;
-
-        the empty chunk that stands for EOF is left to the transport.
-        """
+        """Give the transport what websockets has to say. Its sign for EOF is empty: the transport sees to that."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -292,10 +289,7 @@ class VenueSocket(asyncio.Protocol):
             self.abort(f"the venue does not read: {unsent} bytes unsent")
 
     def _finish(self, reason: str) -> None:
-        """The one ending:
-
-        told once; the connection may linger for ``close_timeout`` to get the answer to a close frame out.
-        """
+        """The one ending, told once. The connection may linger for ``close_timeout``: our close frame must get out."""
         if self._ended:
             return
         self._ended = True

@@ -43,10 +43,7 @@ def refusal(head: bytes, body: bytes, secrets: Iterable[str], now: datetime) -> 
 
 
 def _retry_after(head: bytes, now: datetime) -> float | None:
-    """Seconds from Retry-After, which is a number of seconds or a date (RFC 9110, 10.2.3);
-
-    None if absent or unreadable.
-    """
+    """Seconds from Retry-After, a number of them or a date (RFC 9110, 10.2.3); None if absent or unreadable."""
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         if name.strip().lower() != b"retry-after":
