@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 @click.command(
     "cancel",
-    short_help="Cancel orders: publish one command and wait for its final events.",
     epilog="""\b
 Examples:
   cancel-worker cancel --symbol BTC-USD --order-id 16a55364-4248-4575-aa0b-dddd3f694ca3

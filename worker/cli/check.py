@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 @click.command(
     "check",
-    short_help="Check configuration, broker, topology and venue log-in.",
     epilog="""\b
 Examples:
   cancel-worker --config config/production.toml check

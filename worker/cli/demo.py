@@ -20,7 +20,6 @@ _FILE: Final = Path("config/demo.toml")
 
 @click.command(
     "demo",
-    short_help="Show everything at work on this machine: a broker, a venue, the worker.",
     epilog="""\b
 Examples:
   cancel-worker demo
@@ -42,7 +41,7 @@ Exit status:
     help="How many commands of each kind.",
 )
 @click.option(
-    "--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True, metavar="N", help="Of ids and order."
+    "--seed", type=click.IntRange(0), default=1, show_default=True, metavar="N", help="Seed of ids and order."
 )
 @click.pass_context
 def command(context: click.Context, count: int, seed: int) -> int:

@@ -49,7 +49,7 @@ class Subcommands(click.Group):
 @click.group(
     cls=Subcommands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    no_args_is_help=False,
+    no_args_is_help=False,  # a missing command is an error on one line like any other
     subcommand_metavar="COMMAND [OPTIONS]",
 )
 @click.option(
@@ -103,8 +103,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
-    if not arguments:
-        arguments = ["--help"]
     try:
         status: object = commands.main(arguments, prog_name=PROGRAM, standalone_mode=False)
     except click.Abort:  # click's word for Ctrl-C
@@ -163,6 +161,9 @@ def _tell_bug(error: Exception) -> None:
 
 
 def _tell(line: str) -> None:
+    from worker.config.secret import mask_url
+
+    line = mask_url(line)  # a URL given as an argument by mistake would be quoted with its password
     safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     try:
         print(f"{PROGRAM}: {safe}", file=sys.stderr, flush=True)

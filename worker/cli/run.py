@@ -9,11 +9,10 @@ from worker.cli.loading import load_config
 
 @click.command(
     "run",
-    short_help="Run the worker.",
     epilog="""\b
 Examples:
   cancel-worker --config config/production.toml run
-  CANCEL_WORKER__BROKER__URL=amqp://user:password@host/vhost cancel-worker --config config/sandbox.toml run
+  CANCEL_WORKER__BROKER__URL_FILE=broker-url.secret cancel-worker --config config/sandbox.toml run
 
 \b
 Exit status:

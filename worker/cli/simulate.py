@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 @click.command(
     "simulate",
-    short_help="Run the venue simulator alone.",
     epilog="""\b
 Examples:
   cancel-worker simulate
@@ -33,9 +32,7 @@ Exit status:
 @click.option(
     "--port", default=0, type=click.IntRange(0, 65535), metavar="PORT", help="Port to listen on; 0 or unset: any free."
 )
-@click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="Seed of all chance; it wins over the script's."
-)
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed of all chance; it wins over the script's.")
 @click.option(
     "--script",
     metavar="FILE",
@@ -65,6 +62,7 @@ def _script(seed: int | None, path: Path | None) -> Script:
 
 async def _serve(host: str, port: int, script: Script) -> int:
     import asyncio
+    import os
     import signal
 
     from worker.simulator import serve
@@ -83,5 +81,7 @@ async def _serve(host: str, port: int, script: Script) -> int:
     try:
         await serve(host, port, script, ready=ready, stop=stop)
     except OSError as error:
-        raise CancelWorkerError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        # asyncio adds words of its own to what the system says; a name that is not found has no errno above 0.
+        text = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        raise CancelWorkerError(f"cannot listen on {host}:{port}: {text.lower()}") from error
     return 0

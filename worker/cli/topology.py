@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 @click.command(
     "topology",
-    short_help="Print or declare the AMQP topology.",
     epilog="""\b
 Examples:
   cancel-worker topology
-  cancel-worker --config config/production.toml topology --format definitions > cancel-worker.json
+  cancel-worker topology --format definitions --vhost trading > cancel-worker.json
   rabbitmqctl import_definitions cancel-worker.json
   CANCEL_WORKER__BROKER__URL_FILE=/run/secrets/admin-url cancel-worker topology --declare
 

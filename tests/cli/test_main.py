@@ -1,0 +1,114 @@
+"""Every error becomes a line and an exit status; nothing else reaches a user."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.cli.conftest import Ended, clean_environment, finish, start
+from worker.cli import topology
+from worker.errors import BrokerError, ConfigError, TopologyError, VenueError
+
+CASES: list[tuple[Exception, int, list[str]]] = [
+    (BrokerError("gone"), 1, ["gone"]),
+    (ConfigError(["a: one", "b: two"]), 2, ["a: one", "b: two"]),
+    (TopologyError("queue q"), 2, ["queue q is missing"]),
+    (
+        ExceptionGroup("both", [VenueError("no"), ExceptionGroup("in", [TopologyError("queue q")])]),
+        2,
+        ["no", "queue q is missing"],
+    ),
+    (VenueError("said \x1b[31mred\nand more"), 1, ["said \\x1b[31mred\\nand more"]),
+]
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def load_config(context: object) -> None:
+        raise error
+
+    monkeypatch.setattr(topology, "load_config", load_config)
+
+
+@pytest.mark.parametrize(("error", "status", "lines"), CASES)
+def test_our_errors_are_their_lines_and_their_exit_status(
+    error: Exception, status: int, lines: list[str], here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_with(monkeypatch, error)
+    assert here("topology") == (status, "", "".join(f"cancel-worker: {line}\n" for line in lines))
+
+
+def test_a_bug_is_one_line_without_what_the_exception_says(
+    here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_with(monkeypatch, KeyError("amqp://user:hunter2@host"))
+    status, out, err = here("topology")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("cancel-worker: this is a bug: KeyError in topology.py:")
+    assert "hunter2" not in err
+
+
+def test_a_bug_is_told_in_full_at_debug_with_the_secrets_masked() -> None:
+    settings = {"CANCEL_WORKER__LOG__LEVEL": "debug"}
+    code = (
+        "import sys; from worker.cli import main, topology\n"
+        "def load_config(context): raise KeyError('amqp://user:hunter2@host/')\n"
+        "topology.load_config = load_config; sys.exit(main(['topology']))"
+    )
+    command, env = [sys.executable, "-c", code], clean_environment(settings)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "KeyError" in done.stderr.splitlines()[1]
+    assert "hunter2" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_is_130(here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, KeyboardInterrupt())
+    status, out, err = here("topology")
+    assert (status, out) == (130, "")
+    assert err.strip() == "cancel-worker: interrupted"  # on a line of its own, below the ^C of the terminal
+
+
+def test_a_reader_that_goes_away_is_no_error_to_tell() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "worker", "topology"],
+            env=clean_environment({}),
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_the_simulator_ends_in_order(number: signal.Signals) -> None:
+    process = await start(["simulate", "--seed", "3"], {})
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        url = await process.stdout.readline()
+    assert url.startswith(b"CANCEL_WORKER__VENUE__URL=ws://127.0.0.1:")
+    process.send_signal(number)
+    ended = await finish(process)
+    assert (ended.status, ended.err) == (0, "")
+
+
+async def test_a_port_that_is_taken_is_one_line() -> None:
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        ended = await finish(await start(["simulate", "--port", str(port)], {}))
+    assert ended.status == 1
+    assert ended.out == ""
+    assert ended.err == f"cancel-worker: cannot listen on 127.0.0.1:{port}: address already in use\n"
