@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NoReturn
@@ -45,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Settle where the run's shared node would live, and which process owns it: the one that starts the others."""
     given: dict[str, object] | None = getattr(config, "workerinput", None)
     if given is None:
-        config.stash[_RUN] = Path(tempfile.mkdtemp(prefix="cancel-worker-tests.")), os.getpid()
+        config.stash[_RUN] = Path(tempfile.gettempdir(), f"cancel-worker-tests.{uuid.uuid4().hex[:12]}"), os.getpid()
     else:
         config.stash[_RUN] = Path(str(given["run_directory"])), int(str(given["run_pid"]))
 

@@ -21,12 +21,13 @@ def shared_node(directory: Path, owner_pid: int) -> PrivateNode:
 
     Raises NodeMissingError if there is no RabbitMQ, NodeError if it did not start here or in another test process.
     """
+    directory.mkdir(mode=0o700, exist_ok=True)
     failure = directory / "failure"
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if failure.exists():
             raise NodeError(failure.read_text())
-        node = PrivateNode(directory / "node", owner_pid=owner_pid)
+        node = PrivateNode(directory / "node", owner_pid=owner_pid, temporary=True)
         try:
             run_apart(node.start(within_s=60 * SECOND))
         except NodeError as error:

@@ -48,16 +48,18 @@ class PrivateNode:
         tls: Path | None = None,
         settings: Mapping[str, str] | None = None,
         owner_pid: int | None = None,
+        temporary: bool = False,
     ) -> None:
         """Choose ports and write the configuration.
 
         ``directory``: where to live; None makes one that ``close`` removes. ``peer``: a running node whose cluster this
         one joins at its first start. ``tls``: a folder with ca.pem, server.pem and server.key. ``settings``: lines for
         rabbitmq.conf that win over ours. ``owner_pid``: the process whose end ends the node, None for this one.
+        ``temporary``: a given directory too is removed when the node is closed or its owner gone.
         Raises NodeMissingError if there is no RabbitMQ on this machine.
         """
         self._rabbitmq = find_rabbitmq()
-        self._removed_on_close = directory is None
+        self._removed_on_close = temporary or directory is None
         self._owner_pid = owner_pid or os.getpid()
         self._children: set[int] = set()
         self.directory = Path(directory or tempfile.mkdtemp(prefix="cancel-worker-node.")).resolve()
