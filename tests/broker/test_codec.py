@@ -15,7 +15,7 @@ from tests.broker.frames import Received
 from worker.broker import codec
 from worker.broker.codec import FRAME_MAX, HEARTBEAT, MALFORMED_CONTENT_TYPE, MAX_BODY, Parser
 from worker.broker.fields import AmqpSyntaxError
-from worker.wire.command import Properties
+from worker.wire.command import CancelCommand, InvalidCommand, Properties, read_command
 
 EVERY_PROPERTY = Properties(
     content_type="application/json",
@@ -174,6 +174,12 @@ def test_properties_that_cannot_be_read_mark_the_message_and_spare_the_connectio
     assert first[4] == Properties(content_type=MALFORMED_CONTENT_TYPE)
     assert first[5] == b"abc"[:size]
     assert second[5] == b"next"
+
+
+def test_a_marked_message_is_an_invalid_command_however_good_its_body() -> None:
+    body = b'{"type":"OrderCancelRequest","data":[{"Symbol":"BTC-USD","ClOrdID":"c-1","OrderID":"o-1"}]}'
+    assert isinstance(read_command(body, Properties(message_id="m-1"), 1000), CancelCommand)
+    assert isinstance(read_command(body, Properties(content_type=MALFORMED_CONTENT_TYPE), 1000), InvalidCommand)
 
 
 def test_tables_nested_too_deep_mark_the_message() -> None:

@@ -216,32 +216,20 @@ async def _limited_sleep() -> None:
         await asyncio.sleep(5)
 
 
+INEQUIVALENT = (
+    "PRECONDITION_FAILED - inequivalent arg '{}' for queue 'it's' in vhost '/': received {} but current is {}"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "argument", "wanted", "found"),
     [
-        (
-            "inequivalent arg 'x-overflow' for queue 'q' in vhost '/': received 'drop-head' but current is 'none'",
-            "x-overflow",
-            "drop-head",
-            "none",
-        ),
-        (
-            "PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'q1' in vhost '/': "
-            "received none but current is the value '100000' of type 'signedint'",
-            "x-delivery-limit",
-            None,
-            100_000,
-        ),
-        (
-            "inequivalent arg 'x-message-ttl' for queue 'it's' in vhost 'a': "
-            "received the value '1000' of type 'short' but current is none",
-            "x-message-ttl",
-            1000,
-            None,
-        ),
+        (INEQUIVALENT.format("x-overflow", "'drop-head'", "'none'"), "x-overflow", "drop-head", "none"),
+        (INEQUIVALENT.format("x-n", "none", "the value '100000' of type 'signedint'"), "x-n", None, 100_000),
+        (INEQUIVALENT.format("x-n", "the value '1000' of type 'short'", "none"), "x-n", 1000, None),
         ("invalid arg 'x-max-age' for queue 'q': {error,unacceptable}", "declaration", "accepted", "refused it"),
     ],
-)  # fmt: skip
+)
 def test_what_the_broker_says_is_taken_apart(text: str, argument: str, wanted: object, found: object) -> None:
     error = mismatch("queue q", text)
     assert (error.object, error.argument, error.wanted, error.found) == ("queue q", argument, wanted, found)

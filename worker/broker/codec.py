@@ -43,15 +43,16 @@ RETURN: Final = 60 << 16 | 50
 ACK: Final = 60 << 16 | 80
 NACK: Final = 60 << 16 | 120
 BASIC: Final = 60
-_CONFIRMS: Final = (ACK, NACK)
 
 _frame_head = Struct(">BHI")
+_method_head = Struct(">BHII")
 _u32 = Struct(">I")
 _u64 = Struct(">Q")
 _tag_and_bits = Struct(">QB")
 _content_head = Struct(">HHQH")  # class, weight, body size, property flags
 _header_frame = Struct(">BHIHHQH")
 _unpack_frame_head = _frame_head.unpack_from
+_unpack_method_head = _method_head.unpack_from
 _unpack_u32 = _u32.unpack_from
 _unpack_u64 = _u64.unpack_from
 _unpack_tag_and_bits = _tag_and_bits.unpack_from
@@ -141,7 +142,12 @@ class Parser:
                 raise AmqpSyntaxError("the peer speaks another version of AMQP than 0-9-1")
             self._first = False
         while end - position >= 7:
-            kind, channel, size = _unpack_frame_head(buffer, position)
+            # Twelve bytes are the shortest method frame: read its id with the head. In other frames it means nothing.
+            if end - position >= 12:
+                kind, channel, size, method = _unpack_method_head(buffer, position)
+            else:
+                kind, channel, size = _unpack_frame_head(buffer, position)
+                method = 0
             if size > largest or not 1 <= kind <= HEARTBEAT_FRAME:
                 raise AmqpSyntaxError(_wrong_head(kind, size, self.frame_max))
             start = position + 7
@@ -154,7 +160,6 @@ class Parser:
             if kind == METHOD:
                 if size < 4:
                     raise AmqpSyntaxError("a method frame is shorter than its method id")
-                method = _unpack_u32(buffer, start)[0]
                 if contents and channel in contents:
                     raise AmqpSyntaxError("a method came between a message's method and its body")
                 if method == DELIVER:
@@ -192,7 +197,7 @@ class Parser:
                     content = contents[channel] = _Content(DELIVER)
                     content.tag = tag
                     content.redelivered = redelivered & 1 == 1
-                elif method in _CONFIRMS:
+                elif method == ACK or method == NACK:  # noqa: SIM109 - no tuple to build, and there are many
                     if size < 13:
                         raise AmqpSyntaxError("a confirm is cut short")
                     tag, bits = _unpack_tag_and_bits(buffer, start + 4)
@@ -291,7 +296,7 @@ def decode_properties(buffer: bytes, position: int, stop: int, flags: int) -> Pr
     try:
         if flags & _CONTENT_TYPE:
             end = position + 1 + buffer[position]
-            content_type = buffer[position + 1 : end].decode("utf-8", "surrogateescape")
+            content_type = str(buffer[position + 1 : end], "utf-8", "surrogateescape")
             position = end
         if flags & _CONTENT_ENCODING:
             position += 1 + buffer[position]
@@ -308,17 +313,17 @@ def decode_properties(buffer: bytes, position: int, stop: int, flags: int) -> Pr
             position += 1
         if flags & _CORRELATION_ID:
             end = position + 1 + buffer[position]
-            correlation_id = buffer[position + 1 : end].decode("utf-8", "surrogateescape")
+            correlation_id = str(buffer[position + 1 : end], "utf-8", "surrogateescape")
             position = end
         if flags & _REPLY_TO:
             end = position + 1 + buffer[position]
-            reply_to = buffer[position + 1 : end].decode("utf-8", "surrogateescape")
+            reply_to = str(buffer[position + 1 : end], "utf-8", "surrogateescape")
             position = end
         if flags & _EXPIRATION:
             position += 1 + buffer[position]
         if flags & _MESSAGE_ID:
             end = position + 1 + buffer[position]
-            message_id = buffer[position + 1 : end].decode("utf-8", "surrogateescape")
+            message_id = str(buffer[position + 1 : end], "utf-8", "surrogateescape")
             position = end
         if flags & _TIMESTAMP:
             timestamp_s = _unpack_u64(buffer, position)[0]
@@ -327,11 +332,11 @@ def decode_properties(buffer: bytes, position: int, stop: int, flags: int) -> Pr
             position += 1 + buffer[position]
         if flags & _USER_ID:
             end = position + 1 + buffer[position]
-            user_id = buffer[position + 1 : end].decode("utf-8", "surrogateescape")
+            user_id = str(buffer[position + 1 : end], "utf-8", "surrogateescape")
             position = end
         if flags & _APP_ID:
             end = position + 1 + buffer[position]
-            app_id = buffer[position + 1 : end].decode("utf-8", "surrogateescape")
+            app_id = str(buffer[position + 1 : end], "utf-8", "surrogateescape")
             position = end
         if flags & _CLUSTER_ID:
             position += 1 + buffer[position]

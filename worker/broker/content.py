@@ -11,7 +11,7 @@ from struct import Struct
 from typing import Final
 
 from worker.broker.codec import FRAME_MAX, FRAME_OVERHEAD
-from worker.broker.fields import encode_short_string
+from worker.broker.fields import encode_short_string, short_bytes
 from worker.broker.methods import BASIC_PUBLISH, encode_method
 from worker.core.effects import OutEvent
 
@@ -32,7 +32,10 @@ _pack_u32 = Struct(">I").pack
 _pack_u64 = Struct(">Q").pack
 _CONTENT_TYPE: Final = encode_short_string(CONTENT_TYPE)
 _APP_ID_END: Final = encode_short_string(APP_ID) + _END
-_REST: Final = 14 + len(_APP_ID_END) - 1  # of the header frame's payload, beside what differs
+# Of the header frame's payload, what no event changes: its head, the content type, the table's size, the delivery
+# mode, the length of the message id, the timestamp and the app id.
+_REST: Final = 14 + len(_CONTENT_TYPE) + 4 + 1 + 1 + 8 + len(_APP_ID_END) - 1
+_LENGTH: Final = tuple(bytes((size,)) for size in range(256))
 
 
 class ContentEncoder:
@@ -57,34 +60,47 @@ class ContentEncoder:
         if type_ is None:
             type_ = self._types[event.outcome] = encode_short_string(event.outcome)  # outcomes are a closed set
         names = self._names
-        fields = []
+        # Headers first: the header frame begins with its length.
+        parts = [method, b"", _CONTENT_TYPE, b""]
+        table_size = 0
         for name, value in event.headers.items():
             as_text, as_true, as_false = names.get(name) or self._keep_name(name)
             if value is True:
-                fields.append(as_true)
+                parts.append(as_true)
+                table_size += len(as_true)
             elif value is False:
-                fields.append(as_false)
+                parts.append(as_false)
+                table_size += len(as_false)
             else:
                 text = value.encode("utf-8", "surrogateescape")
-                fields += (as_text, _pack_u32(len(text)), text)
-        table = b"".join(fields)
-        flags = _FLAGS
-        if event.correlation_id is not None:
-            flags |= _CORRELATION_ID
-            ids = encode_short_string(event.correlation_id) + encode_short_string(event.event_id)
+                parts += (as_text, _pack_u32(len(text)), text)
+                table_size += len(as_text) + 4 + len(text)
+        parts[3] = _pack_u32(table_size)
+        message_id = short_bytes(event.event_id)
+        size = _REST + table_size + len(message_id) + len(type_)
+        if event.correlation_id is None:
+            flags = _FLAGS
+            parts += (_PERSISTENT, _LENGTH[len(message_id)], message_id)
         else:
-            ids = encode_short_string(event.event_id)
-        body = event.body
-        size = len(body)
-        properties = b"".join(
-            (_CONTENT_TYPE, _pack_u32(len(table)), table, _PERSISTENT, ids, _pack_u64(event.timestamp_s), type_)
-        )
-        head = _pack_header(2, self._channel, len(properties) + _REST, 60, 0, size, flags)
-        if 0 < size <= self._limit:
-            return b"".join(
-                (method, head, properties, _APP_ID_END, _pack_body_head(3, self._channel, size), body, _END)
+            flags = _FLAGS | _CORRELATION_ID
+            correlation_id = short_bytes(event.correlation_id)
+            size += 1 + len(correlation_id)
+            parts += (
+                _PERSISTENT,
+                _LENGTH[len(correlation_id)],
+                correlation_id,
+                _LENGTH[len(message_id)],
+                message_id,
             )
-        return b"".join((method, head, properties, _APP_ID_END, *self._split(body)))
+        body = event.body
+        body_size = len(body)
+        parts[1] = _pack_header(2, self._channel, size, 60, 0, body_size, flags)
+        parts += (_pack_u64(event.timestamp_s), type_, _APP_ID_END)
+        if 0 < body_size <= self._limit:
+            parts += (_pack_body_head(3, self._channel, body_size), body, _END)
+        else:
+            parts += self._split(body)
+        return b"".join(parts)
 
     def _split(self, body: bytes) -> Iterator[bytes]:
         for start in range(0, len(body), self._limit):

@@ -17,20 +17,30 @@ from typing import Final
 MAX_DEPTH: Final = 64
 """Tables and arrays inside each other; deeper ones are refused rather than exhaust the stack."""
 
-_unpack_i8 = Struct(">b").unpack_from
-_unpack_i16 = Struct(">h").unpack_from
 _unpack_u16 = Struct(">H").unpack_from
-_unpack_i32 = Struct(">i").unpack_from
 _unpack_u32 = Struct(">I").unpack_from
-_unpack_i64 = Struct(">q").unpack_from
 _unpack_u64 = Struct(">Q").unpack_from
-_unpack_f32 = Struct(">f").unpack_from
-_unpack_f64 = Struct(">d").unpack_from
 _pack_u16 = Struct(">H").pack
 _pack_u32 = Struct(">I").pack
 _pack_i32 = Struct(">i").pack
 _pack_i64 = Struct(">q").pack
 
+# The types of one number: how to read it, and its size in bytes.
+_NUMBERS: Final = {
+    ord(kind): (Struct(code).unpack_from, Struct(code).size)
+    for kind, code in {
+        "b": ">b",
+        "B": ">B",
+        "s": ">h",
+        "u": ">H",
+        "I": ">i",
+        "i": ">I",
+        "l": ">q",
+        "L": ">q",
+        "f": ">f",
+        "d": ">d",
+    }.items()
+}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_SECOND: Final = int((datetime.max.replace(tzinfo=UTC) - _EPOCH).total_seconds())
 
@@ -56,11 +66,16 @@ def _table(buffer: bytes, position: int, stop: int, depth: int) -> dict[str, obj
     table: dict[str, object] = {}
     while position < stop:
         end = position + 1 + buffer[position]
-        key = buffer[position + 1 : end].decode("utf-8", "surrogateescape")
-        if buffer[end] == 0x53:  # "S", by far the most frequent
+        key = str(buffer[position + 1 : end], "utf-8", "surrogateescape")
+        kind = buffer[end]
+        if kind == 0x53:  # "S" and whole numbers are what headers are made of
             start = end + 5
             position = start + _unpack_u32(buffer, end + 1)[0]
-            table[key] = buffer[start:position].decode("utf-8", "surrogateescape")
+            table[key] = str(buffer[start:position], "utf-8", "surrogateescape")
+        elif kind in _NUMBERS:
+            unpack, size = _NUMBERS[kind]
+            table[key] = unpack(buffer, end + 1)[0]
+            position = end + 1 + size
         else:
             table[key], position = _value(buffer, end, stop, depth)
     if position > stop:
@@ -72,15 +87,14 @@ def _value(buffer: bytes, position: int, stop: int, depth: int) -> tuple[object,
     """The value whose type octet is at ``position``, and the position behind it."""
     kind = buffer[position]
     position += 1
+    if kind in _NUMBERS:
+        unpack, size = _NUMBERS[kind]
+        return unpack(buffer, position)[0], position + size
     match kind:
         case 0x53:  # S: long string
             start = position + 4
             end = start + _unpack_u32(buffer, position)[0]
-            return buffer[start:end].decode("utf-8", "surrogateescape"), end
-        case 0x49:  # I
-            return _unpack_i32(buffer, position)[0], position + 4
-        case 0x6C | 0x4C:  # l, L
-            return _unpack_i64(buffer, position)[0], position + 8
+            return str(buffer[start:end], "utf-8", "surrogateescape"), end
         case 0x74:  # t
             return buffer[position] != 0, position + 1
         case 0x54:  # T: seconds since the epoch
@@ -94,20 +108,6 @@ def _value(buffer: bytes, position: int, stop: int, depth: int) -> tuple[object,
             return inside(buffer, start, end, depth + 1), end
         case 0x56:  # V
             return None, position
-        case 0x62:  # b
-            return _unpack_i8(buffer, position)[0], position + 1
-        case 0x42:  # B
-            return buffer[position], position + 1
-        case 0x73:  # s
-            return _unpack_i16(buffer, position)[0], position + 2
-        case 0x75:  # u
-            return _unpack_u16(buffer, position)[0], position + 2
-        case 0x69:  # i
-            return _unpack_u32(buffer, position)[0], position + 4
-        case 0x66:  # f
-            return _unpack_f32(buffer, position)[0], position + 4
-        case 0x64:  # d
-            return _unpack_f64(buffer, position)[0], position + 8
         case 0x44:  # D: value times ten to the minus scale
             return _unpack_u32(buffer, position + 1)[0] / 10 ** buffer[position], position + 5
         case 0x78:  # x: bytes
@@ -184,13 +184,19 @@ class Reader:
 # -- to bytes -----------------------------------------------------------------------------------------------------
 
 
-def encode_short_string(text: str) -> bytes:
-    """Length octet and bytes. A text of more than 255 bytes is cut at a character: see below."""
+def short_bytes(text: str) -> bytes:
+    """At most 255 bytes of ``text``, cut at a character.
+
+    What goes out was checked where it came in, or came as such a string itself; were it too long all the same, an event
+    that can never be published would hold its command for ever.
+    """
     data = text.encode("utf-8", "surrogateescape")
-    if len(data) > 255:
-        # What goes out was checked where it came in, or came as such a string itself; were one too long all the same,
-        # an event that can never be published would hold its command for ever.
-        data = data[:255].decode("utf-8", "ignore").encode()
+    return data if len(data) <= 255 else data[:255].decode("utf-8", "ignore").encode()
+
+
+def encode_short_string(text: str) -> bytes:
+    """Length octet and ``short_bytes``."""
+    data = short_bytes(text)
     return bytes((len(data),)) + data
 
 

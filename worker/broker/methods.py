@@ -30,10 +30,6 @@ CHANNEL_FLOW: Final = 20 << 16 | 20
 CHANNEL_FLOW_OK: Final = 20 << 16 | 21
 CHANNEL_CLOSE: Final = 20 << 16 | 40
 CHANNEL_CLOSE_OK: Final = 20 << 16 | 41
-EXCHANGE_DECLARE: Final = 40 << 16 | 10
-EXCHANGE_DECLARE_OK: Final = 40 << 16 | 11
-QUEUE_DECLARE: Final = 50 << 16 | 10
-QUEUE_DECLARE_OK: Final = 50 << 16 | 11
 BASIC_QOS: Final = 60 << 16 | 10
 BASIC_QOS_OK: Final = 60 << 16 | 11
 BASIC_CONSUME: Final = 60 << 16 | 20
@@ -44,10 +40,8 @@ BASIC_PUBLISH: Final = 60 << 16 | 40
 CONFIRM_SELECT: Final = 85 << 16 | 10
 CONFIRM_SELECT_OK: Final = 85 << 16 | 11
 
-NOT_FOUND: Final = 404
 ACCESS_REFUSED: Final = 403
 NOT_ALLOWED: Final = 530
-CONNECTION_FORCED: Final = 320
 
 _method_head = Struct(">BHII")
 _settle = Struct(">BHIHHQBB")
@@ -136,36 +130,12 @@ def read_close(arguments: bytes) -> Close:
     return Close(reader.short(), reader.short_string(), reader.short() << 16 | reader.short())
 
 
-# -- channel, queues and exchanges --------------------------------------------------------------------------------
+# -- channel -----------------------------------------------------------------------------------------------------
 
 
 def encode_channel_open(channel: int) -> bytes:
     """channel.open."""
     return encode_method(channel, CHANNEL_OPEN, b"\x00")
-
-
-def encode_channel_close(channel: int, code: int, text: str) -> bytes:
-    """channel.close."""
-    return encode_method(channel, CHANNEL_CLOSE, _u16.pack(code) + encode_short_string(text) + b"\x00\x00\x00\x00")
-
-
-def encode_queue_declare_passive(channel: int, queue: str) -> bytes:
-    """Asks whether the queue exists: queue.declare-ok, or the channel is closed with 404."""
-    return encode_method(
-        channel, QUEUE_DECLARE, b"\x00\x00" + encode_short_string(queue) + b"\x01" + b"\x00\x00\x00\x00"
-    )
-
-
-def encode_exchange_declare_passive(channel: int, exchange: str) -> bytes:
-    """Asks whether the AMQP exchange exists: exchange.declare-ok, or the channel is closed with 404.
-
-    The type must be one the broker knows, and is not compared when passive.
-    """
-    return encode_method(
-        channel,
-        EXCHANGE_DECLARE,
-        b"\x00\x00" + encode_short_string(exchange) + encode_short_string("topic") + b"\x01" + b"\x00\x00\x00\x00",
-    )
 
 
 def encode_confirm_select(channel: int) -> bytes:

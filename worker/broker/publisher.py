@@ -277,7 +277,11 @@ class Publisher:
             return
         event = self._unanswered.pop(tag, None)
         if event is not None:
-            self._answer(event, stored)
+            if stored:
+                self.stats.confirmed += 1
+                self._port.event_confirmed(event)
+            else:
+                self._answer(event, stored)
         elif tag in self._returned:
             self._returned.remove(tag)
         else:
