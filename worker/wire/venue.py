@@ -80,6 +80,8 @@ _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, 
 def read_frame(data: bytes) -> Frame:
     """Read one text message. Raises ``FrameError`` for anything that is not a frame of protocol section 2."""
     try:
+        if not data.isascii():
+            data.decode()  # the decoder skips over bytes that nobody reads, and a report is passed on with all of its own
         return _decode_frame(data)
     except _UNREADABLE as e:
         raise FrameError(f"unreadable frame of {len(data)} bytes: {type(e).__name__}") from e
@@ -209,6 +211,11 @@ class CancelRequest(Struct, gc=False):
 
 
 _encode = msgspec.json.Encoder().encode
+
+
+def encode_json(value: object) -> bytes:
+    """Plain values as JSON text."""
+    return _encode(value)
 
 
 def cancel_request(reqid: int, elements: list[CancelElement]) -> bytes:
