@@ -153,6 +153,14 @@ def test_whatever_does_not_add_up_is_told(spoil: Callable[[World], None], told: 
     assert any(told in problem for problem in found.problems), found.problems
 
 
+def test_a_deadline_that_passed_after_a_redelivery_may_have_been_looked_up() -> None:
+    world = World()
+    world.change("deadline passed", sent="maybe", order_live=True)
+    assert world.verdict().adds_up
+    world.change("deadline passed", sent="never", order_live=True)
+    assert not world.verdict().adds_up
+
+
 def test_the_same_event_again_is_counted_and_harmless() -> None:
     world = World()
     world.more.append(world.finals[world.of("sent twice")])
