@@ -81,7 +81,7 @@ def read_frame(data: bytes) -> Frame:
     """Read one text message. Raises ``FrameError`` for anything that is not a frame of protocol section 2."""
     try:
         if not data.isascii():
-            data.decode()  # the decoder skips over bytes that nobody reads, and a report is passed on with all of its own
+            data.decode()  # the decoder skips bytes that nobody reads, and a report is passed on with all of its own
         return _decode_frame(data)
     except _UNREADABLE as e:
         raise FrameError(f"unreadable frame of {len(data)} bytes: {type(e).__name__}") from e
