@@ -66,10 +66,10 @@ async def start(arguments: Iterable[str], settings: Mapping[str, str]) -> asynci
     )
 
 
-async def finish(process: asyncio.subprocess.Process, given: bytes = b"") -> Ended:
+async def finish(process: asyncio.subprocess.Process, given: bytes = b"", within_s: float = 30 * SECOND) -> Ended:
     """Wait for its end; at the latest it is ended by force."""
     try:
-        async with asyncio.timeout(30 * SECOND):
+        async with asyncio.timeout(within_s):
             out, err = await process.communicate(given)
     finally:
         if process.returncode is None:
@@ -79,9 +79,11 @@ async def finish(process: asyncio.subprocess.Process, given: bytes = b"") -> End
     return Ended(process.returncode, out.decode(), err.decode())
 
 
-async def cli(*arguments: str, settings: Mapping[str, str] | None = None, given: bytes = b"") -> Ended:
+async def cli(
+    *arguments: str, settings: Mapping[str, str] | None = None, given: bytes = b"", within_s: float = 30 * SECOND
+) -> Ended:
     """``cancel-worker`` with these arguments and nothing else of a worker's settings in its environment."""
-    return await finish(await start(arguments, settings or {}), given)
+    return await finish(await start(arguments, settings or {}), given, within_s)
 
 
 @pytest.fixture

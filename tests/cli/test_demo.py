@@ -21,7 +21,9 @@ from worker.demo.installation import NodeMissingError, find_rabbitmq
 
 SETTINGS = Path(__file__).resolve().parents[2] / "config" / "demo.toml"
 
-pytestmark = [pytest.mark.process, pytest.mark.broker]
+WITHIN_S = 90 * SECOND
+
+pytestmark = [pytest.mark.process, pytest.mark.broker, pytest.mark.timeout(3 * WITHIN_S)]
 
 
 def processes_with(mark: str, folder: Path) -> list[str]:
@@ -63,7 +65,7 @@ def trace(tmp_path: Path) -> Trace:
 
 @pytest.mark.slow
 async def test_it_adds_up_and_leaves_nothing(trace: Trace) -> None:
-    ended = await cli("demo", settings=trace.settings)
+    ended = await cli("demo", settings=trace.settings, within_s=WITHIN_S)
     assert (ended.status, ended.err) == (0, ""), ended.out
     lines = ended.out.splitlines()
     assert lines[-1] == "Everything adds up."
@@ -84,7 +86,7 @@ async def demo_until(line: bytes, settings: dict[str, str]) -> AsyncIterator[asy
     process = await start(["demo"], settings)
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30 * SECOND):
+        async with asyncio.timeout(WITHIN_S):
             while not (read := await process.stdout.readline()).startswith(line):
                 assert read, "the demo ended too early"
         yield process
@@ -116,7 +118,7 @@ async def test_broken_off_it_leaves_nothing(number: signal.Signals, line: bytes,
 
 @pytest.mark.slow
 async def test_a_given_server_is_left_as_it_was(broker: Broker, trace: Trace) -> None:
-    ended = await cli("demo", settings=trace.settings | {"CANCEL_WORKER_TEST_BROKER": broker.url})
+    ended = await cli("demo", settings=trace.settings | {"CANCEL_WORKER_TEST_BROKER": broker.url}, within_s=WITHIN_S)
     assert (ended.status, ended.err) == (0, ""), ended.out
     password = broker.url.split(":")[2].split("@")[0]
     assert password not in ended.out

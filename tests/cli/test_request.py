@@ -69,8 +69,8 @@ def test_any_other_deadline_is_refused(text: str) -> None:
 
 def test_the_message_says_who_asks_why_and_until_when() -> None:
     asked = request("id", body_of_options("A", ["1"], [], []), MOST)
-    made = properties(asked, reply_to="q", user="risk", reason="desk closed", deadline="2099-01-01T00:00:00.000000Z")
+    made = properties(asked, user="risk", reason="desk closed", deadline="2099-01-01T00:00:00.000000Z")
     assert made["message_id"] == made["correlation_id"] == "id"
-    assert (made["user_id"], made["reply_to"]) == ("risk", "q")
+    assert made["user_id"] == "risk"
     assert made["headers"] == {"reason": "desk closed", "deadline": "2099-01-01T00:00:00.000000Z"}
-    assert properties(asked, reply_to="q", user=None, reason=None, deadline=None)["headers"] == {}
+    assert properties(asked, user=None, reason=None, deadline=None)["headers"] == {}

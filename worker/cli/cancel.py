@@ -97,7 +97,7 @@ def command(
     import asyncio
 
     from worker.cli.publish import Order, publish_and_wait
-    from worker.cli.request import body_of_options, deadline_of, request
+    from worker.cli.request import body_of_options, deadline_of, reason_of, request
 
     config = load_config(context)
     if path is not None:
@@ -110,7 +110,8 @@ def command(
         body = body_of_options(symbol, order_ids, orig_cl_ord_ids, cl_ord_ids)
     asked: Request = request(command_id if command_id is not None else str(uuid.uuid4()), body, config.broker.max_body)
     header = deadline_of(deadline) if deadline is not None else None
-    order = Order(asked, "kill" if kill else "cancel", reason, header, wait, as_json)
+    why = reason_of(reason) if reason is not None else None
+    order = Order(asked, "kill" if kill else "cancel", why, header, wait, as_json)
     return asyncio.run(publish_and_wait(config, order))
 
 

@@ -58,7 +58,7 @@ async def publish_and_wait(config: Config, order: Order) -> int:
             async with limited("basic.consume", within):
                 await queue.consume(follower.received, no_ack=True, exclusive=True)
             link.close_callbacks.add(follower.lost)
-            await follower.publish(_publish(channel, config, order, _user_of(link), queue.name, within))
+            await follower.publish(_publish(channel, config, order, _user_of(link), within))
             await follower.follow()
             if not follower.answers.is_complete:
                 await follower.explain(link, _queue_of_lane(config, order.lane), within)
@@ -102,19 +102,19 @@ class _Follower:
             self.note(f"command {command_id} may have been published: to repeat it safely, give it this --command-id")
 
     async def received(self, message: AbstractIncomingMessage) -> None:
-        """One event of anybody's, or one of our finals sent to ``reply_to``."""
+        """One event of anybody's about our symbols."""
         try:
             event = read_event(message.body)
         except SeenEventError:
             return  # somebody else's message on the results exchange
         if self.answers.take(event):
+            self._changed.set()  # first: a reader of ours that is gone must not keep us waiting
             if self._order.as_json:
                 # A newline can only be between tokens, in a report as the venue wrote it.
                 sys.stdout.write(message.body.decode("utf-8", "replace").replace("\n", " ") + "\n")
                 sys.stdout.flush()
             else:
                 self._console.line(line_of(event), tone_of(event))
-            self._changed.set()
         elif event.outcome == "worker_unavailable" and not self._order.as_json:
             self._tell_unavailable(event)
 
@@ -183,15 +183,13 @@ async def _queue_of_our_own(channel: AbstractChannel, config: Config, asked: Req
     return queue
 
 
-async def _publish(
-    channel: AbstractChannel, config: Config, order: Order, user: str | None, reply_to: str, within: float
-) -> None:
+async def _publish(channel: AbstractChannel, config: Config, order: Order, user: str | None, within: float) -> None:
     broker, asked = config.broker, order.request
     key = broker.kill_key if order.lane == "kill" else broker.cancel_key
     message = aio_pika.Message(
         asked.body,
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        **properties(asked, reply_to=reply_to, user=user, reason=order.reason, deadline=order.deadline),
+        **properties(asked, user=user, reason=order.reason, deadline=order.deadline),
     )
     place = f"exchange {broker.commands_exchange}"
     async with _existing(place, within):

@@ -84,19 +84,26 @@ def deadline_of(text: str, utc_us: int | None = None) -> str:
         raise UsageError("--deadline must be a time with a zone (ISO-8601), or a duration such as 30s") from None
 
 
-def properties(
-    asked: Request, *, reply_to: str, user: str | None, reason: str | None, deadline: str | None
-) -> dict[str, Any]:
+def reason_of(text: str) -> str:
+    """The header ``reason``. Raises UsageError for bytes that are no UTF-8, which Python brings in as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError("--reason must be UTF-8 text") from None
+    return text
+
+
+def properties(asked: Request, *, user: str | None, reason: str | None, deadline: str | None) -> dict[str, Any]:
     """The AMQP properties of the message, as aio-pika names them (contract section 2).
 
-    ``user``: whom the broker logged in; it checks the claim, and ``[authorization]`` goes by it.
+    ``user``: whom the broker logged in; it checks the claim, and ``[authorization]`` goes by it. No ``reply_to``: its
+    copy of a final may overtake the events before it, and the results exchange is the one that is confirmed.
     """
     headers = {name: value for name, value in (("reason", reason), ("deadline", deadline)) if value is not None}
     return {
         "content_type": JSON,
         "message_id": asked.command_id,
         "correlation_id": asked.command_id,
-        "reply_to": reply_to,
         "user_id": user,
         "app_id": "cancel-worker-cli",
         "timestamp": int(time.time()),
