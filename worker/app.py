@@ -167,6 +167,10 @@ class Worker:
         """What was in flight has come to its end."""
         self._finished.set()
 
+    def search_audit(self, command_id: str, event_id: str, since_us: int | None) -> None:
+        """Look for an event in the audit stream, beside everything else."""
+        raise NotImplementedError
+
     def failed(self, error: Exception) -> None:
         """The engine raised: a bug, which ends the process."""
         if not self._failure.done():

@@ -19,6 +19,7 @@ from worker.core.effects import (
     OutEvent,
     Publish,
     Reply,
+    SearchAudit,
     SendText,
     SessionIsReady,
     Settle,
@@ -27,6 +28,7 @@ from worker.core.effects import (
 )
 from worker.core.engine import Engine
 from worker.core.facts import (
+    AuditSearched,
     CommandDelivered,
     ConsumerLost,
     ConsumerStopped,
@@ -105,6 +107,9 @@ class Host(Protocol):
     def stopped(self) -> None:
         """After ``stop``: nothing is left that could still be finished."""
 
+    def search_audit(self, command_id: str, event_id: str, since_us: int | None) -> None:
+        """Look for an event in the audit stream; ``audit_searched`` tells what was found."""
+
     def failed(self, error: Exception) -> None:
         """The engine raised in a turn of its own: a bug, which ends the process."""
 
@@ -150,6 +155,10 @@ class Runner:
     def stop(self) -> None:
         """SIGTERM came: take no more commands, finish what is in flight (contract 4.7)."""
         self._step(StopAsked())
+
+    def audit_searched(self, command_id: str, found: bool | None) -> None:
+        """The audit stream was read; None: it could not be."""
+        self._step(AuditSearched(command_id, found))
 
     def grace_over(self) -> None:
         """``shutdown.grace`` is used up: hand the rest back."""
@@ -214,6 +223,8 @@ class Runner:
                 self._pool.session_ready(effect.session)
             case Note():
                 getattr(self._log, effect.level)(effect.name, **effect.fields)
+            case SearchAudit():
+                self._host.search_audit(effect.command_id, effect.event_id, effect.since_us)
             case Stopped():
                 self._host.stopped()
 

@@ -34,6 +34,7 @@ class Message:
     items: int
     redelivered: bool = False
     count: int = 0
+    mass: bool = False
     settled: Settlement | None = None
 
     @property
@@ -66,8 +67,11 @@ class Broker:
         self.trouble = True
         self._consumers: dict[Lane, ConsumerPort] = {}
         self.violations: list[str] = []
+        self.mass_ids: set[str] = set()  # there the index only counts (contract 5)
 
     def publish(self, message: Message) -> None:
+        if message.mass:
+            self.mass_ids.add(message.command_id)
         self.ready[message.lane].append(message)
         self.world.tell(f"broker   command {message.number} {message.command_id[:8]} waits on {message.lane}")
         self.serve(message.lane)
@@ -88,7 +92,8 @@ class Broker:
         before = self.by_id.setdefault(event.event_id, stored)
         # Where the order may live on, a worker that comes later may find another truth; the first confirmed counts.
         settled = {before.event["outcome"], shown["outcome"]} <= CLOSING
-        for key in ("outcome", "order_live") if settled else ("command_id", "index", "final"):
+        always = ("command_id", "final") if shown["command_id"] in self.mass_ids else ("command_id", "index", "final")
+        for key in ("outcome", "order_live") if settled else always:
             if before.event[key] != shown[key]:
                 was, now = before.event[key], shown[key]
                 who = f"{str(shown['command_id'])[:8]}/{shown['index']}"

@@ -142,6 +142,10 @@ class Process:
     def stopped(self) -> None:
         self.stopped_cleanly = True
 
+    def search_audit(self, command_id: str, event_id: str, since_us: int | None) -> None:
+        found = None if self.broker.trouble and self.world.chance(0.2) else event_id in self.broker.by_id
+        self.after(self.world.delay(0.01, 0.2), lambda: self.runner.audit_searched(command_id, found))
+
     def failed(self, error: Exception) -> None:
         raise error
 

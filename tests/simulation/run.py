@@ -87,8 +87,26 @@ class Simulation:
         for number in range(rng.randint(10, 40)):
             self.world.after(rng.uniform(0.0, TROUBLE_S * 0.8), lambda n=number: self._publish(n))  # type: ignore[misc]
 
+        if rng.random() < 0.3:
+            self.world.after(rng.uniform(0.0, TROUBLE_S * 0.8), self._publish_mass)
+
     def _uuid(self) -> str:
         return str(UUID(int=self.world.rng.getrandbits(128), version=4))
+
+    def _publish_mass(self) -> None:
+        """A mass cancel over everything, with orders of its own that nobody else cancels."""
+        rng, now = self.world.rng, self.world.now()
+        for _ in range(rng.randint(0, 12)):
+            self._order(new=True)
+        symbol = rng.choice(["BTC-USD", None])
+        item = {"MassCancelRequestType": "Security" if symbol else "AllOrders", "ClOrdID": self._uuid()}
+        if symbol:
+            item["Symbol"] = symbol
+        body = msgspec.json.encode({"type": "OrderMassCancelRequest", "data": [item]})
+        properties = Properties(message_id=self._uuid(), timestamp_s=now.utc_us // 1_000_000)
+        message = Message(len(self.messages), "kill", body, properties, 1, mass=True)
+        self.messages.append(message)
+        self.broker.publish(message)
 
     def _publish(self, number: int) -> None:
         rng, now = self.world.rng, self.world.now()
@@ -137,10 +155,10 @@ class Simulation:
                 item["OrderID"] = order.order_id
         return item
 
-    def _order(self) -> Order:
+    def _order(self, *, new: bool = False) -> Order:
         rng = self.world.rng
         existing = list(self.venue.orders.values())
-        if existing and rng.random() < 0.1:
+        if existing and not new and rng.random() < 0.1:
             return rng.choice(existing)
         plays = [rng.choice(PLAYS) for _ in range(rng.randint(0, 2))] if rng.random() < 0.6 else []
         return self.venue.place(self._uuid(), "BTC-USD", plays)
@@ -243,6 +261,8 @@ class Simulation:
 
     def _audit_command(self, message: Message) -> list[str]:
         found: list[str] = []
+        if message.mass:
+            return self._audit_mass(message)
         if not message.items:
             if not self.broker.finals.get((message.command_id, None)):
                 found.append(f"lost: command {message.number} has no final")
@@ -254,6 +274,30 @@ class Simulation:
                 found.append(f"I2: cancel {message.number}/{index} has {len(ids)} finals: {outcomes}")
                 continue
             found += self._audit_cancel(message, index, self.broker.by_id[next(iter(ids))].event)
+        return found
+
+    def _audit_mass(self, message: Message) -> list[str]:
+        """One report whose counts add up and agree with the orders' finals; flat only if the venue was flat (5)."""
+        name = f"mass cancel {message.number}"
+        ids = self.broker.finals.get((message.command_id, 0), set())
+        if len(ids) != 1:
+            return [f"I2: {name} has {len(ids)} reports"]
+        report = self.broker.by_id[next(iter(ids))]
+        mass: Any = report.event["mass"]
+        kinds = ("canceled", "already_closed", "rejected", "unknown", "unsent")
+        found = []
+        if mass["matched"] != sum(mass[kind] for kind in kinds):
+            found.append(f"I3: {name}: the ledger does not add up: {mass}")
+        if report.event["outcome"] == "mass_canceled":
+            if mass["remaining"]:
+                found.append(f"I3: {name} is flat with survivors")
+            sent_at = (message.properties.timestamp_s or 0) * 1_000_000
+            for order in self.venue.orders.values():
+                was_open = order.closed_at is None or order.closed_at > report.at
+                if order.submitted_us < sent_at and was_open:
+                    found.append(f"I3: {name} is flat, but order {order.order_id} was open")
+        elif any(order_id not in self.venue.orders for order_id in mass["remaining"]):
+            found.append(f"I3: {name} names a survivor that does not exist")
         return found
 
     def _audit_cancel(self, message: Message, index: int, event: dict[str, object]) -> list[str]:
@@ -276,7 +320,8 @@ class Simulation:
             wrong = None if event["cl_ord_id"] in self.venue.rejected else "the venue rejected nothing"
         elif outcome == "deadline_passed":
             wrong = "it has no deadline" if request not in self.checks.deadlines else None
-            if event["sent"] == "never" and request in self.checks.last_sent:
+            twice = request in self.checks.published_twice
+            if event["sent"] == "never" and request in self.checks.last_sent and not twice:
                 wrong = "it was sent"
         elif outcome == "unresolved":
             wrong = "the venue would have told"

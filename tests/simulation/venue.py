@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from tests.simulation.world import World
-from worker.wire.timestamp import parse_utc
+from worker.wire.timestamp import format_utc, parse_utc
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -35,6 +35,7 @@ class Order:
     closed_by: str | None = None
     plays: list[str] = field(default_factory=list)
     timestamp: str = ""
+    closed_at: float | None = None
 
     @property
     def is_open(self) -> bool:
@@ -137,6 +138,7 @@ class Venue:
         record = {
             "Timestamp": at,
             "Symbol": order.symbol if order else "BTC-USD",
+            "Side": "Buy",
             "OrderID": order.order_id if order else more.pop("order_id", "NONE"),
             "ClOrdID": cl_ord_id,
             "ExecID": self._uuid(),
@@ -274,6 +276,7 @@ class Venue:
     def _close(self, order: Order, status: str, request: str) -> None:
         if order.is_open:
             order.status, order.closed_by = status, request
+            order.closed_at = self.world.seconds
 
     def _play_cancel(self, order: Order, request: str, *, pending: bool = True) -> None:
         if pending:
@@ -328,6 +331,7 @@ def _order_record(order: Order) -> dict[str, Any]:
         "ClOrdID": order.last_request,
         "OrigClOrdID": order.client_id,
         "Side": "Buy",
+        "SubmitTime": format_utc(order.submitted_us),
         "ExecType": order.status,
         "OrdStatus": order.status,
         "OrderQty": "1",

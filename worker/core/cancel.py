@@ -17,10 +17,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Literal
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from worker.wire import venue
-from worker.wire.command import CancelItem, derive_cl_ord_id
+from worker.wire.command import CancelItem, derive_cl_ord_id, derive_sweep_cl_ord_id
 from worker.wire.event import CodeError, EventError, OrderState, RejectError, Sent
 from worker.wire.venue import Record
 
@@ -63,6 +63,7 @@ class IllegalMoveError(AssertionError):
 class CancelState:
     """One cancel while it is in flight, and a little longer for reports that come after its final.
 
+    ``key`` tells the cancel apart within its command in event ids: its index, or in a mass cancel its OrderID.
     ``order_id`` is the target's OrderID as given or as learned from the venue; ``client_ids`` are client ids known to
     name the target. ``cl_ord_id`` is the id of the next or last send, ``earlier_ids`` those of sends before it.
     ``due`` is monotonic seconds; ``doubt_began`` is seconds on the clock that only runs while a session is ready.
@@ -86,6 +87,7 @@ class CancelState:
         "fresh",
         "index",
         "item",
+        "key",
         "lookups",
         "order",
         "order_id",
@@ -106,6 +108,7 @@ class CancelState:
         self.command = command
         self.item = item
         self.index = item.index
+        self.key: int | str = item.index
         self.cl_ord_id = item.cl_ord_id
         self.order_id = item.order_id
         self.client_ids: tuple[str, ...] = () if item.orig_cl_ord_id is None else (item.orig_cl_ord_id,)
@@ -153,6 +156,9 @@ class CancelState:
     def fresh_ids(self) -> list[str]:
         """The ids that sends after the first would use (contract 3, reason 3; ``venue.resend_id`` = ``new``)."""
         command_id = self.command.command_id
+        if self.command.sweep is not None:
+            order_id = self.item.order_id or ""
+            return [derive_sweep_cl_ord_id(command_id, order_id, n) for n in range(FRESH_IDS_RECOGNISED)]
         return [derive_cl_ord_id(command_id, self.index, n) for n in range(2, FRESH_IDS_RECOGNISED + 2)]
 
     def take_fresh_id(self) -> None:
@@ -182,6 +188,15 @@ class CancelState:
             record.timestamp,
         )
         self.order_live = live
+
+
+class Answer(Struct):
+    """How a cancel ended: what its final says. ``live`` is the final's ``order_live``."""
+
+    outcome: str
+    live: bool | None
+    raw: Raw | None = None
+    error: EventError | None = None
 
 
 Verdict = Literal[

@@ -10,6 +10,7 @@ from worker.wire.command import Context, Lane
 if TYPE_CHECKING:
     from worker.core.cancel import CancelState
     from worker.core.effects import OutEvent
+    from worker.core.sweep import Sweep
 
 
 class CommandState:
@@ -17,7 +18,8 @@ class CommandState:
 
     ``deliveries`` has more than one entry when the publisher sent the command twice, and none while its delivery is
     void. ``unfinished`` counts cancels without a final, ``unconfirmed`` finals without a confirm. ``dead`` says that
-    the command ends in ``cancel.dead``. ``finals`` keeps what was said, for a later duplicate.
+    the command ends in ``cancel.dead``. ``sweep`` is set for a mass cancel, whose cancels come as it goes.
+    ``finals`` keeps what was said, for a later duplicate.
     """
 
     __slots__ = (
@@ -37,6 +39,7 @@ class CommandState:
         "redelivered",
         "requeued",
         "suspect",
+        "sweep",
         "unconfirmed",
         "unfinished",
     )
@@ -69,6 +72,7 @@ class CommandState:
         self.unconfirmed = 0
         self.dead = False
         self.suspect = False
+        self.sweep: Sweep | None = None
         self.handed_back = False
         self.finals: list[OutEvent] = []
 

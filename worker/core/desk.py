@@ -7,11 +7,11 @@ from collections import deque
 from hashlib import sha256
 from typing import Final, Literal
 
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from worker.config import Config
 from worker.core.batch import LaneQueue
-from worker.core.cancel import CancelState, Phase, is_request, judge, live_after, reject_error
+from worker.core.cancel import Answer, CancelState, Phase, is_request, judge, live_after, reject_error
 from worker.core.clock import Now
 from worker.core.command import CommandState
 from worker.core.effects import Effect, OutEvent, Reply
@@ -29,7 +29,7 @@ from worker.wire.venue import Record
 EXEC_IDS_KEPT: Final = 256
 """ExecIDs remembered per cancel for de-duplication; an order with more reports than that is not a cancel's concern."""
 
-Wait = Literal["pending", "running", "lookup", "window"]
+Wait = Literal["pending", "running", "lookup", "window", "joined"]
 
 
 class ReadyClock:
@@ -104,7 +104,7 @@ class Desk:
     ) -> None:
         old = replayed and self._is_older(cancel, record)
         if cancel.phase is Phase.FINAL:
-            if not old:
+            if not old and not self._settles_swept(cancel, record, raw, now):
                 self._stats.late_reports += 1
                 self._publish_report(cancel, "report", record, raw, exec_id, now, late=True)
             return
@@ -133,15 +133,31 @@ class Desk:
             case "pending":
                 # Another's PendingCancel says nothing new of a cancel that is not sent, or that is being asked about.
                 waits = ours or cancel.phase in (Phase.SENT, Phase.RUNNING)
-                self._publish_report(cancel, "pending_cancel", record, raw, exec_id, now)
+                if ours or not old:
+                    self._publish_report(cancel, "pending_cancel", record, raw, exec_id, now)
                 if waits:
                     self._wait(cancel, Phase.PENDING, now)
             case "none":
                 if not old:
                     self._publish_report(cancel, "report", record, raw, exec_id, now)
             case _:
-                self._publish_report(cancel, "report", record, raw, exec_id, now)
+                if ours or not old:
+                    self._publish_report(cancel, "report", record, raw, exec_id, now)
                 self._unsettled(cancel, verdict, record, raw, now)
+
+    def _settles_swept(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> bool:
+        """In a mass cancel an order may close after its last cancel was refused: that is its final."""
+        sweep = cancel.command.sweep
+        if sweep is None or not sweep.is_unfinished(cancel):
+            return False
+        verdict = judge(cancel, record)
+        if verdict not in ("canceled", "already_closed"):
+            return False
+        cancel.note_order(record, live=False)
+        answer = Answer(verdict, live=False, raw=raw)
+        if sweep.answered(cancel, answer):
+            self.publish_final(cancel, answer, now)
+        return True
 
     def _unsettled(self, cancel: CancelState, verdict: str, record: Record, raw: Raw, now: Now) -> None:
         """A report that is an answer but not yet an outcome: wait, or ask (contract section 3, reasons 0, 1, 3, 6)."""
@@ -208,6 +224,9 @@ class Desk:
     def doubt(self, cancel: CancelState, reason: str, now: Now, *, announce: bool = True) -> None:
         """The cancel's fate is not known: ask the venue. ``announce`` publishes ``doubtful`` once per attempt."""
         self.detach(cancel)
+        if cancel.command.sweep is not None:
+            self._doubt_in_sweep(cancel, reason, now, announce=announce)
+            return
         if cancel.phase is not Phase.DOUBT:
             cancel.move(Phase.DOUBT)
             cancel.doubts += 1
@@ -216,14 +235,37 @@ class Desk:
         if cancel.doubt_began is None:
             cancel.doubt_began = self.ready_clock.read(now.mono)
             self._set(now.mono + self._settings.doubt_window, "window", cancel)
-        if announce and cancel.doubtful_attempt != cancel.attempt:
+        if announce:
+            self._announce_doubt(cancel, reason, now)
+
+    def _doubt_in_sweep(self, cancel: CancelState, reason: str, now: Now, *, announce: bool) -> None:
+        """The mass cancel's next snapshot is the look-up; until then this is the order's last answer."""
+        self._stats.doubts.add(reason)
+        if announce:
+            self._announce_doubt(cancel, reason, now)
+        if cancel.refused is not None:
+            self.finish(cancel, "refused", now, live=cancel.order_live, error=cancel.refused)
+        elif cancel.reject is not None:
+            record, raw = cancel.reject
+            outcome = "unknown_order" if reason == "unknown_order" else "cancel_rejected"
+            live = None if outcome == "unknown_order" else cancel.order_live
+            self.finish(cancel, outcome, now, live=live, raw=raw, error=reject_error(record))
+        else:
+            self.unresolved(cancel, now, f"no conclusive word from the venue ({reason.replace('_', ' ')})")
+
+    def wait_joined(self, cancel: CancelState, due: float) -> None:
+        """A cancel of a mass cancel waits for another command's, sent a moment ago, at the latest until ``due``."""
+        self._set(due, "joined", cancel)
+
+    def _announce_doubt(self, cancel: CancelState, reason: str, now: Now) -> None:
+        if cancel.doubtful_attempt != cancel.attempt:
             cancel.doubtful_attempt = cancel.attempt
             message = f"no conclusive word from the venue ({reason.replace('_', ' ')}); asking it"
             self._publish(
                 cancel,
                 "doubtful",
                 now,
-                wire.attempt_id(cancel.command.command_id, cancel.index, "doubtful", cancel.attempt),
+                wire.attempt_id(cancel.command.command_id, cancel.key, "doubtful", cancel.attempt),
                 final=False,
                 live=None,
                 error=cancel.error or CodeError(reason, None, message),
@@ -256,6 +298,9 @@ class Desk:
                 self.doubtful[cancel.command.lane].append(cancel)
         elif wait == "window":
             self._window_over(cancel, now)
+        elif wait == "joined":
+            if cancel.phase is Phase.PARKED:
+                self.unresolved(cancel, now, "the other cancel that was on its way brought no end")
         elif cancel.due == due and cancel.phase is (Phase.PENDING if wait == "pending" else Phase.RUNNING):
             if wait == "pending":
                 self.doubt(cancel, "pending", now)
@@ -382,29 +427,36 @@ class Desk:
         raw: Raw | None = None,
         error: EventError | None = None,
     ) -> None:
-        """Give a cancel its one final event."""
+        """End a cancel: its final goes out, but in a mass cancel only once its order is closed (contract 3, 5)."""
         self.detach(cancel)
         cancel.move(Phase.FINAL)
-        command = cancel.command
+        self.inflight.end(cancel)
+        answer = Answer(outcome, live, raw, error)
+        sweep = cancel.command.sweep
+        if sweep is None or sweep.answered(cancel, answer):
+            self.publish_final(cancel, answer, now)
+        elif raw is not None:
+            answer.raw = Raw(bytes(raw))  # kept: it outlives its frame
+
+    def publish_final(self, cancel: CancelState, answer: Answer, now: Now) -> None:
+        """Publish the one final event of a cancel, or in a mass cancel of an order."""
+        command, outcome = cancel.command, answer.outcome
         unresolved = outcome == "unresolved"
         make_id = wire.unresolved_id if unresolved else wire.final_id
-        supersedes = (
-            wire.unresolved_id(command.command_id, cancel.index) if command.requeued and not unresolved else None
-        )
+        supersedes = wire.unresolved_id(command.command_id, cancel.key) if command.requeued and not unresolved else None
         command.unfinished -= 1
-        if outcome in wire.DEAD_LETTERED:
+        if outcome in wire.DEAD_LETTERED and command.sweep is None:
             command.dead = True
-        self.inflight.end(cancel)
         self._stats.final_delay[command.lane].observe((now.utc_us - command.received_us) / 1e6)
         self._publish(
             cancel,
             outcome,
             now,
-            make_id(command.command_id, cancel.index),
+            make_id(command.command_id, cancel.key),
             final=True,
-            live=live,
-            raw=raw,
-            error=error,
+            live=answer.live,
+            raw=answer.raw,
+            error=answer.error,
             supersedes=supersedes,
         )
 
@@ -435,7 +487,7 @@ class Desk:
         if outcome == "pending_cancel":
             live = None if venue.is_zero(record.leaves_qty) else True
         error = reject_error(record) if record.exec_type in ("CancelRejected", "Rejected") else None
-        event_id = wire.report_id(cancel.command.command_id, cancel.index, exec_id)
+        event_id = wire.report_id(cancel.command.command_id, cancel.key, exec_id)
         self._publish(cancel, outcome, now, event_id, final=False, live=live, raw=raw, error=error, late=late)
 
     def _publish(
@@ -498,6 +550,32 @@ class Desk:
             supersedes=wire.unresolved_id(command.command_id, item.index) if command.requeued else None,
         )
 
+    def mass_event(
+        self, command: CommandState, outcome: str, ledger: bytes, error: CodeError | None, count: int | None, now: Now
+    ) -> None:
+        """``mass_progress`` (numbered ``count``) or the one report of a mass cancel, with its ledger (contract 5)."""
+        sweep = command.sweep
+        assert sweep is not None
+        final = count is None
+        if outcome in wire.DEAD_LETTERED:
+            command.dead = True
+        command_id = command.command_id
+        self._emit(
+            command,
+            outcome,
+            final,
+            wire.final_id(command_id, 0) if count is None else wire.attempt_id(command_id, 0, outcome, count),
+            now,
+            Times(command.enqueued, command.received, None, None, format_utc(now.utc_us)),
+            index=0,
+            sent="yes" if any(o.sent for o in sweep.orders.values()) else "never",
+            live=False if outcome == "mass_canceled" else None,
+            symbol=sweep.request.symbol,
+            cl_ord_id=sweep.request.cl_ord_id,
+            error=error,
+            mass=Raw(ledger),
+        )
+
     def whole_command(
         self, command: CommandState, outcome: str, body_sha256_hex: str, error: InputError, now: Now
     ) -> None:
@@ -537,6 +615,7 @@ class Desk:
         attempt: int = 0,
         session_id: str | None = None,
         cancel: CancelState | None = None,
+        mass: Raw | UnsetType = UNSET,
     ) -> None:
         context = command.context
         body = wire.encode_event(
@@ -568,6 +647,7 @@ class Desk:
                 context.deadline_text if context.deadline_text is not None else UNSET,
                 context.traceparent if context.traceparent is not None else UNSET,
                 context.tracestate if context.tracestate is not None else UNSET,
+                mass,
             )
         )
         event = OutEvent(

@@ -126,6 +126,14 @@ class Consume(Struct, frozen=True):
     on: bool
 
 
+class SearchAudit(Struct, frozen=True):
+    """Look for an event in the audit stream, from ``since_us`` (UTC microseconds; None: all of it) on."""
+
+    command_id: str
+    event_id: str
+    since_us: int | None
+
+
 class Note(Struct, frozen=True):
     """Something worth a line in the log; ``name`` is stable, ``fields`` are ids and numbers."""
 
@@ -138,4 +146,4 @@ class Stopped(Struct, frozen=True):
     """After ``StopAsked``: nothing is left that the worker could still finish."""
 
 
-Effect = SendText | DropSession | SessionIsReady | Publish | Reply | Settle | Consume | Note | Stopped
+Effect = SendText | DropSession | SessionIsReady | Publish | Reply | Settle | Consume | SearchAudit | Note | Stopped

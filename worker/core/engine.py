@@ -12,11 +12,13 @@ from typing import Final, Literal, assert_never
 
 from worker.config import Config
 from worker.core.batch import FRAME_OVERHEAD_BYTES, RateBudget, element, element_bytes
+from worker.core.book import OpenOrders
 from worker.core.cancel import CancelState, Phase
 from worker.core.clock import Now
 from worker.core.desk import Desk
 from worker.core.effects import Consume, Effect, Note, OutEvent, SendText, Stopped
 from worker.core.facts import (
+    AuditSearched,
     CommandDelivered,
     ConsumerLost,
     ConsumerStopped,
@@ -39,6 +41,7 @@ from worker.core.outbox import LANES, Outbox
 from worker.core.session import SentFrame, SessionState
 from worker.core.sessions import Sessions
 from worker.core.stats import Stats
+from worker.core.sweeps import Sweeps
 from worker.wire import event as wire
 from worker.wire import venue
 from worker.wire.command import Lane
@@ -60,8 +63,12 @@ class Engine:
         self.outbox = Outbox(self.effects, config.results.retry_min, config.results.retry_max)
         self.desk = Desk(config, worker, self.effects, self.outbox, self.stats)
         self.lookups = Lookups(config.venue, self.desk, self.stats)
-        self.sessions = Sessions(config.venue, self.desk, self.lookups, self.effects, self.stats)
-        self.intake = Intake(config, self.desk, self.outbox, self.effects, self.stats)
+        self.book = OpenOrders()
+        self.sweeps = Sweeps(config, self.desk, self.book, self.effects, self.stats)
+        self.sessions = Sessions(
+            config.venue, self.desk, self.lookups, self.sweeps, self.book, self.effects, self.stats
+        )
+        self.intake = Intake(config, self.desk, self.sweeps, self.outbox, self.effects, self.stats)
         self.consumers: dict[Lane, Intent] = {"kill": "down", "cancel": "down"}
         self.stopping = False
         self._stopped = False
@@ -111,6 +118,10 @@ class Engine:
             case SessionLost():
                 self.sessions.lost(fact, now)
                 self._steer()
+            case AuditSearched():
+                command = self.sweeps.searched(fact, now)
+                if command is not None:
+                    self.intake.settle_if_done(command)
             case StopAsked():
                 self._stop_asked(now)
             case GraceOver():
@@ -187,6 +198,8 @@ class Engine:
             session = self.sessions.pick()
             if session is not None:
                 self.lookups.start(session, now)
+        if len(self.sweeps):
+            self.sweeps.advance(self.sessions.pick(), now)
         for lane in LANES:
             if len(self.desk.queues[lane]):
                 self._flush_lane(lane, now)
@@ -265,7 +278,8 @@ class Engine:
 
     def next_due(self) -> float | None:
         """Monotonic seconds by which ``tick`` and ``flush`` want to be called; None: only a fact can bring news."""
-        dues = [self.sessions.next_due(), self.desk.next_due(), self.outbox.next_due(), self._flush_due]
+        parts = (self.sessions, self.desk, self.outbox, self.sweeps)
+        dues = [*(part.next_due() for part in parts), self._flush_due]
         if self._unready_since is not None and not self._announced_unavailable:
             dues.append(self._unready_since + self._config.venue.unavailable_after)
         return min((d for d in dues if d is not None), default=None)

@@ -99,6 +99,13 @@ class SessionLost(Struct, frozen=True):
     reason: str
 
 
+class AuditSearched(Struct, frozen=True):
+    """What ``SearchAudit`` found: whether the event stands in the audit stream, None if that could not be told."""
+
+    command_id: str
+    found: bool | None
+
+
 class StopAsked(Struct, frozen=True):
     """SIGTERM: take no more commands, finish what is in flight (contract 4.7)."""
 
@@ -120,6 +127,7 @@ Fact = (
     | SessionOpened
     | FrameReceived
     | SessionLost
+    | AuditSearched
     | StopAsked
     | GraceOver
 )

@@ -58,6 +58,8 @@ class Inflight:
     def enter(self, cancel: CancelState) -> None:
         """Make ``cancel`` findable by everything known of it now."""
         _add(self._by_request, cancel.cl_ord_id, cancel)
+        for earlier in cancel.earlier_ids:
+            _add(self._by_request, earlier, cancel)
         if cancel.order_id is not None:
             _add(self._by_order, cancel.order_id, cancel)
         for client_id in cancel.client_ids:
@@ -122,6 +124,17 @@ class Inflight:
                     if cancel not in hits and concerns(cancel, record):
                         hits.append(cancel)
         return hits
+
+    def young_send(self, order_id: str, sent_after: float) -> CancelState | None:
+        """A cancel of the order sent later than ``sent_after`` (monotonic), on a session that is ready now."""
+        there = self._by_order.get(order_id)
+        if there is None:
+            return None
+        for cancel in there if isinstance(there, list) else (there,):
+            frame = cancel.frame
+            if frame is not None and frame.session.ready and cancel.sent_mono > sent_after:
+                return cancel
+        return None
 
     def is_known_order(self, order_id: str) -> bool:
         """Whether a cancel that has not ended targets this order."""

@@ -15,6 +15,7 @@ from worker.core.effects import Effect, OutEvent, Settle, Settlement
 from worker.core.facts import CommandDelivered, Delivery
 from worker.core.outbox import LANES, Outbox
 from worker.core.stats import Stats
+from worker.core.sweeps import Sweeps
 from worker.wire.command import (
     CancelItem,
     Command,
@@ -45,9 +46,12 @@ class Ended:
 class Intake:
     """All commands in flight by command id, and a bounded memory of ended ones."""
 
-    def __init__(self, config: Config, desk: Desk, outbox: Outbox, effects: list[Effect], stats: Stats) -> None:
+    def __init__(
+        self, config: Config, desk: Desk, sweeps: Sweeps, outbox: Outbox, effects: list[Effect], stats: Stats
+    ) -> None:
         self._config = config
         self._desk = desk
+        self._sweeps = sweeps
         self._outbox = outbox
         self._effects = effects
         self._stats = stats
@@ -82,12 +86,12 @@ class Intake:
             self._end_whole(state, "invalid", command.body_sha256_hex, error, now)
         elif error is not None:
             self._end_whole(state, "unauthorized", state.body_digest.hex(), error, now)
-        elif isinstance(command, MassCancelCommand):
-            error = InputError("type", "supported", "OrderMassCancelRequest is not carried out by this version")
-            self._stats.commands_invalid[lane] += 1
-            self._end_whole(state, "invalid", state.body_digest.hex(), error, now)
         elif not self._is_known(state, fact.delivery, now):
-            self._admit(state, command.items, now)
+            if isinstance(command, MassCancelCommand):
+                self.commands[state.command_id] = state
+                self._sweeps.begin(state, command, now)
+            else:
+                self._admit(state, command.items, now)
 
     def _state(self, fact: CommandDelivered, context: Context, now: Now) -> CommandState:
         again = fact.redelivered or context.delivery_count > 0 or context.has_x_death or context.requeue_of is not None
@@ -331,6 +335,7 @@ class Intake:
     def _drop(self, command: CommandState) -> None:
         """Forget a command that comes again: by its redelivery, here or elsewhere."""
         del self.commands[command.command_id]
+        self._sweeps.drop(command)
         for cancel in command.cancels:
             if cancel.phase is not Phase.FINAL:
                 self._desk.detach(cancel)
@@ -350,6 +355,8 @@ class Intake:
             if not command.was_sent:
                 self._drop(command)
                 continue
+            if command.sweep is not None:
+                continue  # it goes on: what a mass cancel has begun is not left half done
             for cancel in command.cancels:
                 if cancel.phase is Phase.QUEUED or (cancel.phase is Phase.DOUBT and cancel.attempt == 0):
                     cancel.move(Phase.PARKED)
@@ -357,7 +364,7 @@ class Intake:
 
     def drop_parked(self) -> None:
         """Forget commands that only wait for a redelivery: nothing of them is under way here any more."""
-        for command in [c for c in self.commands.values() if not c.deliveries]:
+        for command in [c for c in self.commands.values() if not c.deliveries and c.sweep is None]:
             if command.unconfirmed == 0 and all(c.phase in (Phase.PARKED, Phase.FINAL) for c in command.cancels):
                 self._drop(command)
 

@@ -49,7 +49,7 @@ class Lookups:
     def ended(self, sub: Subscription, query: Query, now: Now) -> None:
         """A question's snapshot came to its end; its records have been judged or kept."""
         inquiry = query.inquiry
-        query.ended = sub.ended
+        query.ended = "failed" if query.spoiled else sub.ended
         inquiry.session.end(sub)
         inquiry.open_queries.remove(query)
         if query.stream == venue.EXECUTION_REPORT:

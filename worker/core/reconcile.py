@@ -32,7 +32,7 @@ MOST: Final = 10_000
 class Query:
     """One subscription made to ask: for one order, one symbol, or everything since a time."""
 
-    __slots__ = ("covers", "ended", "inquiry", "order_id", "records", "stream", "symbol")
+    __slots__ = ("covers", "ended", "inquiry", "order_id", "records", "spoiled", "stream", "symbol")
 
     def __init__(
         self,
@@ -49,6 +49,11 @@ class Query:
         self.symbol = symbol
         self.records: dict[str, Record] = {}
         self.ended: Ending | None = None
+        self.spoiled = False
+
+    def spoil(self, why: str) -> None:
+        """A record could not be read: absence is not proven any more."""
+        self.spoiled = True
 
     def keep(self, record: Record) -> None:
         """Keep an Order record if it is one that the query is after: the newest per OrderID."""

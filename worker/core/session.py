@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from worker.core.cancel import CancelState
     from worker.core.reconcile import Query
+    from worker.core.sweep import Snapshot
     from worker.wire.command import Lane
     from worker.wire.venue import Record
 
@@ -47,12 +48,13 @@ class SentFrame:
 
 
 class Subscription:
-    """One stream of a session (protocol 3.2 to 3.4). ``query`` is None for the session's own report stream.
+    """One stream of a session (protocol 3.2 to 3.4). ``query`` is who asked; None: the session's own report stream.
 
     ``records`` collects what the snapshot said of cancels in flight, to be judged in the order of their Timestamps.
     """
 
     __slots__ = (
+        "begun",
         "cursors",
         "ended",
         "exec_ids",
@@ -68,7 +70,10 @@ class Subscription:
         "stream",
     )
 
-    def __init__(self, reqid: int, stream: str, start_date: str, page_array: str, query: Query | None) -> None:
+    def __init__(
+        self, reqid: int, stream: str, start_date: str, page_array: str, query: Query | Snapshot | None, begun: float
+    ) -> None:
+        self.begun = begun
         self.reqid = reqid
         self.stream = stream
         self.start_date = start_date
@@ -155,16 +160,21 @@ class SessionState:
         start_date: str,
         now: Now,
         *,
-        query: Query | None = None,
+        query: Query | Snapshot | None = None,
         order_id: str | None = None,
         symbol: str | None = None,
+        statuses: list[str] | str | None = None,
     ) -> Subscription:
         """Subscribe one stream under a reqid of its own."""
-        sub = Subscription(self.take_reqid(), stream, start_date, self._settings.page_array, query)
+        sub = Subscription(self.take_reqid(), stream, start_date, self._settings.page_array, query, now.mono)
         sub.quiet_due = now.mono + self._settings.snapshot_timeout
         self.subscriptions[sub.reqid] = sub
         extra = self._settings.extra_stream_fields or None
-        self.send(venue.subscribe(sub.reqid, stream, start_date, order_id=order_id, symbol=symbol, extra=extra))
+        self.send(
+            venue.subscribe(
+                sub.reqid, stream, start_date, order_id=order_id, symbol=symbol, statuses=statuses, extra=extra
+            )
+        )
         return sub
 
     def subscribe_reports(self, start_date: str, now: Now) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 from msgspec import Raw
 
 from worker.config import Venue
+from worker.core.book import OpenOrders
 from worker.core.cancel import Phase
 from worker.core.clock import Now
 from worker.core.desk import Desk
@@ -16,6 +17,8 @@ from worker.core.lookups import Lookups
 from worker.core.reconcile import start_date
 from worker.core.session import SentFrame, SessionState, Subscription
 from worker.core.stats import Stats
+from worker.core.sweep import Snapshot
+from worker.core.sweeps import Sweeps
 from worker.wire import venue
 from worker.wire.event import CodeError
 from worker.wire.timestamp import format_utc, parse_utc
@@ -28,7 +31,18 @@ REREAD_AT_MOST_EVERY_S: Final = 5.0
 class Sessions:
     """All open sessions by number, and the frames they bring."""
 
-    def __init__(self, settings: Venue, desk: Desk, lookups: Lookups, effects: list[Effect], stats: Stats) -> None:
+    def __init__(
+        self,
+        settings: Venue,
+        desk: Desk,
+        lookups: Lookups,
+        sweeps: Sweeps,
+        book: OpenOrders,
+        effects: list[Effect],
+        stats: Stats,
+    ) -> None:
+        self._sweeps = sweeps
+        self._book = book
         self._settings = settings
         self._desk = desk
         self._lookups = lookups
@@ -72,6 +86,7 @@ class Sessions:
         if session.main is not None and session.main.records:
             self._judge(session.main, session, now)  # the venue's word counts, though its stream broke off
         self._lookups.session_lost(session)
+        self._sweeps.session_lost(session)
         frames = list(session.frames.values())
         if session.carries_reports:
             frames += [f for s in self._sessions.values() if not s.carries_reports for f in s.frames.values()]
@@ -193,10 +208,13 @@ class Sessions:
                 record = venue.read_record(raw)
             except FrameError as e:
                 self._stats.bad_records += 1
+                if sub.query is not None:
+                    sub.query.spoil(str(e))
                 self._effects.append(
                     Note("bad_record", "warning", {"session_id": session.session_id, "reason": str(e)})
                 )
                 continue
+            self._book.note(record)
             if in_replay:
                 seen.add(record.exec_id or record.order_id or "")
             if not reports:
@@ -237,7 +255,9 @@ class Sessions:
     def _snapshot_ended(self, session: SessionState, sub: Subscription, now: Now) -> None:
         sub.exec_ids = set()
         self._judge(sub, session, now)
-        if sub.query is not None:
+        if isinstance(sub.query, Snapshot):
+            self._sweeps.snapshot_ended(sub, sub.query, now)
+        elif sub.query is not None:
             self._lookups.ended(sub, sub.query, now)
         elif not session.ready:
             if sub.ended == "venue":

@@ -2,7 +2,8 @@
 
 An ``event_id`` depends only on what the event is about, never on who publishes it or how often, so that a consumer
 which drops ids it has seen gets one final per cancel. Every id is the UUIDv5 of a line of text in one namespace; the
-functions below are the whole list of such lines and so the recipe for anyone who wants to compute an id.
+functions below are the whole list of such lines and so the recipe for anyone who wants to compute an id. Where they
+take an ``index``, an order of a mass cancel has ``order <OrderID>`` in its place (contract section 5).
 """
 
 from __future__ import annotations
@@ -76,22 +77,22 @@ def derived_uuid(name: str) -> str:
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:32]}"
 
 
-def final_id(command_id: str, index: int) -> str:
+def final_id(command_id: str, index: int | str) -> str:
     """Id of the one final of a cancel, whatever its outcome but ``unresolved``."""
     return derived_uuid(f"{command_id}\n{index}\nfinal")
 
 
-def unresolved_id(command_id: str, index: int) -> str:
+def unresolved_id(command_id: str, index: int | str) -> str:
     """Id of the ``unresolved`` of a cancel; a later final names it in ``supersedes``."""
     return derived_uuid(f"{command_id}\n{index}\nunresolved")
 
 
-def report_id(command_id: str, index: int, exec_id: str) -> str:
+def report_id(command_id: str, index: int | str, exec_id: str) -> str:
     """Id of an event that passes on one report, told by its ExecID (FIX tag 17)."""
     return derived_uuid(f"{command_id}\n{index}\nreport\n{exec_id}")
 
 
-def attempt_id(command_id: str, index: int, outcome: str, attempt: int) -> str:
+def attempt_id(command_id: str, index: int | str, outcome: str, attempt: int) -> str:
     """Id of any other event of a cancel; ``attempt`` counts sends."""
     return derived_uuid(f"{command_id}\n{index}\n{outcome}\n{attempt}")
 

@@ -1,0 +1,303 @@
+"""Mass cancel: rounds of cancels until the venue itself has shown that nothing in scope is open (contract section 5).
+
+A sweep sends at once for what the worker's own book of open orders shows, then for whatever each fresh snapshot adds.
+Flat is never concluded from silence: one subscription, begun after the last cancel came to its end, read to a frame
+without ``next``, must hold no open order in scope, and neither must the live frames after it; and every order that was
+matched must have been seen closed. All else is ``mass_incomplete`` and names who is left.
+
+The look-up of an ordinary cancel has no place here: the next snapshot is the look-up. A cancel that times out or is
+refused ends its own life, is kept as the order's last answer, and the order is canceled again under the next round's
+ClOrdID if the snapshot still shows it open.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from worker.core.cancel import Answer, CancelState
+from worker.core.clock import Now
+from worker.core.command import CommandState
+from worker.core.session import Ending, SessionState, Subscription
+from worker.wire import venue
+from worker.wire.command import CancelItem, MassCancelCommand, derive_sweep_cl_ord_id
+from worker.wire.event import CodeError
+from worker.wire.timestamp import parse_utc
+from worker.wire.venue import Record
+
+PROGRESS_EVERY_S: Final = 0.25
+"""Contract section 5: ``mass_progress`` at least this often."""
+
+ROUND_PAUSE_S: Final = 0.05
+"""Between the end of a round's cancels and the next snapshot; doubles with each round that closed nothing."""
+
+LONGEST_PAUSE_S: Final = 2.0
+
+WAITING_ROUND_S: Final = 1.0
+"""While cancels are still under way a fresh snapshot is taken this often: it finds new orders, and lost reports."""
+
+FRUITLESS_ROUNDS: Final = 6
+"""After so many rounds in a row that closed nothing although every cancel came to its end, the mass cancel ends."""
+
+_OPEN_STATUSES: Final = [
+    "PendingNew",
+    "New",
+    "PartiallyFilled",
+    "PendingCancel",
+    "PendingReplace",
+    "Replaced",
+    "Stopped",
+    "Suspended",
+    "DoneForDay",
+    "Calculated",
+]
+
+
+def statuses_filter(form: str) -> list[str] | str | None:
+    """The ``Statuses`` filter by ``venue.statuses_form``; None where it is not known to work (protocol 3.2)."""
+    if form == "array":
+        return _OPEN_STATUSES
+    return ",".join(_OPEN_STATUSES) if form == "comma" else None
+
+
+class Scope(Struct, frozen=True):
+    """What a mass cancel covers. ``customer_users`` None: every user's orders that the API key sees."""
+
+    symbol: str | None
+    side: str | None
+    customer_users: tuple[str, ...] | None
+
+    def covers(self, record: Record) -> bool | None:
+        """Whether an order is in scope; None where its record lacks a field that would decide it."""
+        decided: list[bool | None] = [
+            self.symbol is None or _same(record.symbol, self.symbol),
+            self.side is None or _same(record.side, self.side),
+            self.customer_users is None
+            or (None if record.customer_user is None else record.customer_user in self.customer_users),
+        ]
+        if False in decided:
+            return False
+        return None if None in decided else True
+
+
+def _same(value: str | None, wanted: str) -> bool | None:
+    return None if value is None else value == wanted
+
+
+class SweptOrder:
+    """One order that matched: its running number, its present cancel, and that one's or an earlier one's answer.
+
+    ``waits``: the present cancel has still to end. ``closed``: seen closed. ``done``: its final is made.
+    """
+
+    __slots__ = ("answer", "cancel", "closed", "done", "index", "order_id", "sent", "waits")
+
+    def __init__(self, order_id: str, index: int) -> None:
+        self.order_id = order_id
+        self.index = index
+        self.cancel: CancelState | None = None
+        self.answer: Answer | None = None
+        self.closed = False
+        self.done = False
+        self.sent = False
+        self.waits = False
+
+
+class Snapshot:
+    """One reading of the Order stream, and the live frames that follow it on the same subscription.
+
+    ``spoiled`` says why it can prove nothing; ``open`` holds the orders in scope that it shows open.
+    """
+
+    def __init__(self, sweep: Sweep, session: SessionState, after_deadline: bool) -> None:
+        self.sweep = sweep
+        self.session = session
+        self.after_deadline = after_deadline
+        self.ended: Ending | None = None
+        self.spoiled: str | None = None
+        self.open: dict[str, Record] = {}
+        self.closed: dict[str, Record] = {}
+        self.all_open: set[str] = set()
+        self.sub: Subscription | None = None
+
+    def keep(self, record: Record) -> None:
+        """One Order record, of the snapshot or live."""
+        order_id = record.order_id
+        if order_id is None:
+            self.spoiled = "a record without OrderID"
+            return
+        if venue.status_is_closed(record) or venue.is_filled(record):
+            self.open.pop(order_id, None)
+            self.closed[order_id] = record
+            return
+        self.all_open.add(order_id)
+        covered = self.sweep.covers(record)
+        if covered is None:
+            self.spoiled = f"order {order_id} lacks a field that the scope asks for"
+        elif covered and order_id not in self.closed:
+            self.open[order_id] = record
+
+    def spoil(self, why: str) -> None:
+        """Something of it could not be read: it proves nothing."""
+        self.spoiled = self.spoiled or why
+
+    @property
+    def proves(self) -> bool:
+        """Whether what it shows is the whole truth (contract section 5): ended by the venue, every record read."""
+        return self.ended == "venue" and self.spoiled is None
+
+
+Stage = Literal["searching", "sweeping", "done"]
+
+
+class Sweep:
+    """One mass cancel from its admission to its final. Decisions only: ``Sweeps`` carries them out."""
+
+    def __init__(
+        self, command: CommandState, request: MassCancelCommand, scope: Scope, deadline_us: int, now: Now
+    ) -> None:
+        self.command = command
+        self.request = request
+        self.scope = scope
+        self.deadline_us = deadline_us
+        self.stage: Stage = "searching" if command.redelivered else "sweeping"
+        self.orders: dict[str, SweptOrder] = {}
+        self.began = now.mono
+        self.rounds = 0
+        self.fruitless = 0
+        self.closed_before = 0
+        self.snapshot: Snapshot | None = None
+        self.next_snapshot = now.mono
+        self.next_progress = now.mono + PROGRESS_EVERY_S
+        self.progress_count = 0
+        self.not_proven: str | None = None
+        self.waiting = 0
+
+    def is_past_deadline(self, now: Now) -> bool:
+        """After its deadline a mass cancel sends nothing more."""
+        return now.utc_us > self.deadline_us
+
+    def covers(self, record: Record) -> bool | None:
+        """Whether the order is in scope and was submitted before the deadline; None where that cannot be told."""
+        covered = self.scope.covers(record)
+        if covered is not False and record.submit_time is not None:
+            try:
+                if parse_utc(record.submit_time) >= self.deadline_us:
+                    return False
+            except ValueError:
+                return None
+        return covered
+
+    def order(self, order_id: str) -> SweptOrder:
+        """The order's entry, made when it is matched for the first time."""
+        swept = self.orders.get(order_id)
+        if swept is None:
+            swept = self.orders[order_id] = SweptOrder(order_id, len(self.orders) + 1)
+            self.command.unfinished += 1
+        return swept
+
+    def answered(self, cancel: CancelState, answer: Answer) -> bool:
+        """A cancel of the sweep ended. True: its order is closed, so it is final; else it is kept as an answer."""
+        swept = self.orders[cancel.item.order_id or ""]
+        if swept.waits and cancel is swept.cancel:
+            swept.waits = False
+            self.waiting -= 1
+        if swept.done:
+            return False
+        swept.sent = swept.sent or cancel.sent != "never"
+        swept.answer = answer
+        swept.closed = swept.done = answer.outcome in ("canceled", "already_closed")
+        return swept.done
+
+    def is_unfinished(self, cancel: CancelState) -> bool:
+        """Whether the order of an ended cancel has still no final."""
+        swept = self.orders.get(cancel.item.order_id or "")
+        return swept is not None and not swept.done and self.stage != "done"
+
+    def ledger(self, now: Now) -> bytes:
+        """The ``mass`` object of its events; the counts add up at every moment (contract section 5)."""
+        counts = {"canceled": 0, "already_closed": 0, "rejected": 0, "unknown": 0, "unsent": 0}
+        remaining = []
+        for swept in self.orders.values():
+            kind = _ledger_kind(swept)
+            counts[kind] += 1
+            if not swept.closed:
+                remaining.append(swept.order_id)
+        return encode_ledger(
+            {
+                "matched": len(self.orders),
+                **counts,
+                "remaining": remaining,
+                "sweeps": self.rounds,
+                "restarted": self.command.redelivered,
+                "elapsed_ms": round((now.mono - self.began) * 1e3, 3),
+            }
+        )
+
+    def new_cancel(self, swept: SweptOrder, symbol: str) -> CancelState:
+        """A cancel of the order under this round's ClOrdID (UUIDv5 of command id, OrderID, round)."""
+        request_id = derive_sweep_cl_ord_id(self.command.command_id, swept.order_id, self.rounds)
+        item = CancelItem(swept.index, symbol, request_id, swept.order_id, None, None, None)
+        cancel = CancelState(self.command, item)
+        cancel.key = f"order {swept.order_id}"
+        before, swept.cancel = swept.cancel, cancel
+        if before is None:
+            self.command.cancels.append(cancel)
+        else:
+            self.command.cancels[swept.index - 1] = cancel
+            cancel.attempt = before.attempt
+            cancel.exec_ids = before.exec_ids
+            cancel.client_ids = before.client_ids
+            cancel.order, cancel.order_live = before.order, before.order_live
+            if before.cl_ord_id != request_id:
+                cancel.earlier_ids = (*before.earlier_ids, before.cl_ord_id)
+        swept.waits = True
+        self.waiting += 1
+        return cancel
+
+    def verdict(self, snapshot: Snapshot) -> Literal["flat", "open", "not_proven"]:
+        """What a snapshot proves once no cancel of the sweep is under way (contract section 5, verified flat)."""
+        if not snapshot.proves:
+            return "not_proven"
+        if snapshot.open:
+            return "open"
+        return "flat" if all(o.closed for o in self.orders.values()) else "not_proven"
+
+
+def _ledger_kind(swept: SweptOrder) -> str:
+    answer = swept.answer
+    if swept.closed and answer is not None:
+        return "canceled" if answer.outcome == "canceled" else "already_closed"
+    if not (swept.sent or (swept.cancel is not None and swept.cancel.sent != "never")):
+        return "unsent"
+    if answer is None:
+        return "unknown"
+    return {"cancel_rejected": "rejected", "refused": "rejected", "deadline_passed": "unknown"}.get(
+        answer.outcome, "unknown"
+    )
+
+
+def encode_ledger(ledger: dict[str, object]) -> bytes:
+    """The ledger as JSON."""
+    return venue.encode_json(ledger)
+
+
+def deadline_of(command: CommandState, max_age_s: float) -> int:
+    """UTC microseconds: the header ``deadline``, else the AMQP timestamp, else the receipt, plus ``kill.max_age``."""
+    context = command.context
+    if context.deadline_us is not None:
+        return context.deadline_us
+    begun = context.enqueued_us if context.enqueued_us is not None else command.received_us
+    return begun + int(max_age_s * 1e6)
+
+
+def incomplete_error(sweep: Sweep, now: Now, verdict: str) -> CodeError:
+    """``error`` of ``mass_incomplete``: why flat could not be verified (contract section 5)."""
+    left = sum(not o.closed for o in sweep.orders.values())
+    if verdict == "open" and sweep.is_past_deadline(now):
+        return CodeError("deadline", None, f"the deadline passed with {left} orders not seen closed")
+    if verdict == "open":
+        return CodeError("survivors", None, f"{left} orders are still open after {sweep.rounds} sweeps")
+    why = sweep.not_proven or "no complete snapshot showed every order closed"
+    return CodeError("not_proven", None, f"{left} orders not seen closed: {why}")

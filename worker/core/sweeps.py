@@ -1,0 +1,314 @@
+"""Carries out mass cancels: puts their cancels on the kill lane, takes snapshots, publishes progress and the final."""
+
+from __future__ import annotations
+
+from worker.config import Config
+from worker.core.book import OpenOrders
+from worker.core.cancel import Answer, Phase
+from worker.core.clock import Now
+from worker.core.command import CommandState
+from worker.core.desk import Desk
+from worker.core.effects import Effect, Note, SearchAudit
+from worker.core.facts import AuditSearched
+from worker.core.reconcile import start_date
+from worker.core.session import SessionState, Subscription
+from worker.core.stats import Stats
+from worker.core.sweep import (
+    FRUITLESS_ROUNDS,
+    LONGEST_PAUSE_S,
+    PROGRESS_EVERY_S,
+    ROUND_PAUSE_S,
+    WAITING_ROUND_S,
+    Scope,
+    Snapshot,
+    Sweep,
+    SweptOrder,
+    deadline_of,
+    incomplete_error,
+    statuses_filter,
+)
+from worker.wire import event as wire
+from worker.wire import venue
+from worker.wire.command import MassCancelCommand
+from worker.wire.event import CodeError
+from worker.wire.venue import Record
+
+SEARCH_AGAIN_S = 1.0
+"""Wait before the audit stream is asked again after it could not be read."""
+
+
+class Sweeps:
+    """The mass cancels under way, oldest first."""
+
+    def __init__(self, config: Config, desk: Desk, book: OpenOrders, effects: list[Effect], stats: Stats) -> None:
+        self._config = config
+        self._desk = desk
+        self._book = book
+        self._effects = effects
+        self._stats = stats
+        self._running: dict[str, Sweep] = {}
+        self._search_again: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    # -- begin and end
+
+    def begin(self, command: CommandState, request: MassCancelCommand, now: Now) -> None:
+        """Admit a mass cancel. One that was delivered before first looks for its own final (contract section 5)."""
+        users = (request.customer_user,) if request.customer_user is not None else self._config.kill.customer_users
+        scope = Scope(request.symbol, request.side, users)
+        command.deadline_us = deadline_of(command, self._config.kill.max_age)
+        sweep = Sweep(command, request, scope, command.deadline_us, now)
+        command.sweep = sweep
+        command.unfinished = 1
+        self._running[command.command_id] = sweep
+        self._stats.mass_running = len(self._running)
+        self._effects.append(
+            Note(
+                "mass_cancel_begun",
+                "warning",
+                {
+                    "command_id": command.command_id,
+                    "symbol": request.symbol,
+                    "side": request.side,
+                    "customer_users": list(users) if users else None,
+                    "redelivered": command.redelivered,
+                    "user_id": command.context.user_id,
+                },
+            )
+        )
+        if sweep.stage == "searching":
+            self._search(sweep)
+        else:
+            self._sweep_book(sweep, now)
+
+    def _search(self, sweep: Sweep) -> None:
+        command = sweep.command
+        since_us = command.context.enqueued_us
+        self._effects.append(SearchAudit(command.command_id, wire.final_id(command.command_id, 0), since_us))
+
+    def searched(self, fact: AuditSearched, now: Now) -> CommandState | None:
+        """The audit stream was asked. Returns the command if its final stands there: it is only acked."""
+        sweep = self._running.get(fact.command_id)
+        if sweep is None or sweep.stage != "searching":
+            return None
+        if fact.found is None:
+            self._search_again[fact.command_id] = now.mono + SEARCH_AGAIN_S
+            return None
+        if fact.found:
+            self._end(sweep)
+            sweep.command.unfinished = 0
+            return sweep.command
+        sweep.stage = "sweeping"  # from a fresh snapshot: what an earlier process sent is doubtful
+        return None
+
+    def drop(self, command: CommandState) -> None:
+        """The command goes back to its queue: whoever gets it starts over."""
+        if command.sweep is not None:
+            self._end(command.sweep)
+
+    def _end(self, sweep: Sweep) -> None:
+        sweep.stage = "done"
+        self._close_snapshot(sweep)
+        self._running.pop(sweep.command.command_id, None)
+        self._search_again.pop(sweep.command.command_id, None)
+        self._stats.mass_running = len(self._running)
+
+    # -- sending
+
+    def _sweep_book(self, sweep: Sweep, now: Now) -> None:
+        """Send at once for what the worker's own book shows; whatever it lacks, the snapshot adds."""
+        if sweep.is_past_deadline(now):
+            return
+        for record in self._book.orders():
+            if sweep.covers(record):
+                self._cancel(sweep, record, now)
+        if sweep.orders:
+            self._stats.sweeps += 1
+
+    def _cancel(self, sweep: Sweep, record: Record, now: Now) -> None:
+        """Cancel one open order, unless a cancel of it is under way already."""
+        order_id, symbol = record.order_id, record.symbol
+        if order_id is None or symbol is None:
+            return
+        swept = sweep.order(order_id)
+        if swept.waits or swept.done:
+            return
+        if swept.cancel is not None:
+            self._desk.inflight.drop(swept.cancel)
+        joined = self._desk.inflight.young_send(order_id, now.mono - self._config.venue.report_timeout)
+        cancel = sweep.new_cancel(swept, symbol)
+        self._desk.inflight.enter(cancel)
+        if joined is not None:
+            cancel.move(Phase.PARKED)  # another command's cancel is on its way: its reports tell of this order too
+            self._desk.wait_joined(cancel, joined.due)
+        else:
+            self._desk.queues["kill"].put(cancel)
+
+    # -- snapshots
+
+    def wanted(self) -> bool:
+        """Whether any mass cancel is under way."""
+        return bool(self._running)
+
+    def advance(self, session: SessionState | None, now: Now) -> None:
+        """Take each mass cancel as far as it can go now; ``session`` is a ready one, if there is any."""
+        for sweep in list(self._running.values()):
+            if sweep.stage == "searching":
+                due = self._search_again.get(sweep.command.command_id)
+                if due is not None and now.mono >= due:
+                    del self._search_again[sweep.command.command_id]
+                    self._search(sweep)
+            elif sweep.stage == "sweeping":
+                self._advance(sweep, session, now)
+            if sweep.stage == "sweeping" and now.mono >= sweep.next_progress:
+                sweep.next_progress = now.mono + PROGRESS_EVERY_S
+                sweep.progress_count += 1
+                self._desk.mass_event(
+                    sweep.command, "mass_progress", sweep.ledger(now), None, sweep.progress_count, now
+                )
+
+    def _advance(self, sweep: Sweep, session: SessionState | None, now: Now) -> None:
+        snapshot = sweep.snapshot
+        if snapshot is None:
+            past = sweep.is_past_deadline(now)
+            if session is not None and now.mono >= sweep.next_snapshot:
+                self._take_snapshot(sweep, session, past, now)
+        elif snapshot.ended is not None:
+            if not sweep.waiting:
+                self._judge(sweep, snapshot, now)
+            elif now.mono >= sweep.next_snapshot:
+                self._close_snapshot(sweep)  # cancels are still under way: look again, for new orders and lost reports
+
+    def _take_snapshot(self, sweep: Sweep, session: SessionState, past_deadline: bool, now: Now) -> None:
+        """A fresh reading of the Order stream: from the order horizon on, never filtered by what it has to prove."""
+        sweep.rounds += 1
+        sweep.next_snapshot = now.mono + WAITING_ROUND_S
+        snapshot = sweep.snapshot = Snapshot(sweep, session, past_deadline)
+        since = start_date(now.utc_us - int(self._config.venue.order_horizon * 1e6), session.clock_offset_us)
+        statuses = statuses_filter(self._config.venue.statuses_form)
+        snapshot.sub = session.subscribe(venue.ORDER, since, now, query=snapshot, statuses=statuses)
+        self._stats.lookups["order"] += 1
+
+    def snapshot_ended(self, sub: Subscription, snapshot: Snapshot, now: Now) -> None:
+        """A snapshot came to its end: learn what was closed, and cancel what it shows open."""
+        sweep = snapshot.sweep
+        snapshot.ended = sub.ended
+        if sweep.snapshot is not snapshot or sweep.stage != "sweeping":
+            return
+        if snapshot.proves and self._config.venue.statuses_form == "none":
+            self._book.check(snapshot.all_open)
+        self._learn_closed(sweep, snapshot, now)
+        if not sweep.is_past_deadline(now):
+            before = len(sweep.orders)
+            for record in list(snapshot.open.values()):
+                self._cancel(sweep, record, now)
+            if sweep.waiting or len(sweep.orders) > before:
+                self._stats.sweeps += 1
+        else:
+            for record in list(snapshot.open.values()):
+                sweep.order(record.order_id or "")
+
+    def _learn_closed(self, sweep: Sweep, snapshot: Snapshot, now: Now) -> None:
+        for order_id, record in snapshot.closed.items():
+            swept = sweep.orders.get(order_id)
+            if swept is not None and not swept.done:
+                self._closed_by_record(sweep, swept, record, now)
+
+    def _closed_by_record(self, sweep: Sweep, swept: SweptOrder, record: Record, now: Now) -> None:
+        """The venue's list shows the order closed, though no report of it was seen."""
+        ours = [c for c in sweep.command.cancels if c.item.order_id == swept.order_id]
+        by_us = venue.is_canceled_word(record.ord_status) and any(c.owns(record.cl_ord_id) for c in ours)
+        outcome = "canceled" if by_us else "already_closed"
+        cancel = swept.cancel or sweep.new_cancel(swept, record.symbol or "")
+        cancel.note_order(record, live=False)
+        if cancel.phase is Phase.FINAL:
+            answer = Answer(outcome, live=False)
+            if sweep.answered(cancel, answer):
+                self._desk.publish_final(cancel, answer, now)
+        else:
+            self._desk.finish(cancel, outcome, now, live=False)
+
+    def _judge(self, sweep: Sweep, snapshot: Snapshot, now: Now) -> None:
+        """A snapshot is complete and no cancel is under way: flat, another round, or the end."""
+        self._learn_closed(sweep, snapshot, now)
+        begun_after = not self._sent_since(sweep, snapshot)
+        verdict = sweep.verdict(snapshot)
+        past = sweep.is_past_deadline(now)
+        if verdict == "not_proven":
+            sweep.not_proven = snapshot.spoiled or (
+                None if snapshot.proves else f"the snapshot was not ended by the venue ({snapshot.ended})"
+            )
+        self._close_snapshot(sweep)
+        if verdict == "flat" and begun_after:
+            self._finish(sweep, "mass_canceled", None, now)
+            return
+        closed = sum(o.closed for o in sweep.orders.values())
+        progress, sweep.closed_before = closed > sweep.closed_before, closed
+        sweep.fruitless = 0 if progress or verdict == "flat" else sweep.fruitless + 1
+        last_look = past and snapshot.after_deadline
+        if last_look or sweep.fruitless >= FRUITLESS_ROUNDS:
+            self._finish(sweep, "mass_incomplete", incomplete_error(sweep, now, verdict), now)
+            return
+        pause = 0.0 if past else min(LONGEST_PAUSE_S, ROUND_PAUSE_S * 2.0 ** min(sweep.fruitless, 10))
+        sweep.next_snapshot = now.mono + pause
+
+    @staticmethod
+    def _sent_since(sweep: Sweep, snapshot: Snapshot) -> bool:
+        """Whether a cancel was sent after the snapshot began: then it can't be the proof of the end."""
+        begun = snapshot.sub.begun if snapshot.sub is not None else 0.0
+        return any(o.cancel is not None and o.cancel.sent_mono >= begun for o in sweep.orders.values())
+
+    def _close_snapshot(self, sweep: Sweep) -> None:
+        snapshot, sweep.snapshot = sweep.snapshot, None
+        if snapshot is not None and snapshot.sub is not None:
+            snapshot.session.end(snapshot.sub)
+
+    def session_lost(self, session: SessionState) -> None:
+        """A snapshot on a lost session proves nothing: it is taken anew."""
+        for sweep in self._running.values():
+            if sweep.snapshot is not None and sweep.snapshot.session is session:
+                sweep.snapshot = None
+
+    # -- the final
+
+    def _finish(self, sweep: Sweep, outcome: str, error: CodeError | None, now: Now) -> None:
+        """Every order gets its final, then the mass cancel its one report with the closed ledger."""
+        command = sweep.command
+        for swept in sweep.orders.values():
+            if not swept.done:
+                self._end_order(sweep, swept, now)
+        ledger = sweep.ledger(now)
+        self._end(sweep)
+        command.unfinished -= 1
+        self._desk.mass_event(command, outcome, ledger, error, None, now)
+
+    def _end_order(self, sweep: Sweep, swept: SweptOrder, now: Now) -> None:
+        """The final of an order that was not seen closed: its last answer, or that it was never sent."""
+        swept.done = True
+        if swept.cancel is None:
+            sweep.new_cancel(swept, sweep.request.symbol or "")
+        assert swept.cancel is not None
+        if swept.cancel.phase is not Phase.FINAL:
+            self._desk.detach(swept.cancel)
+            swept.cancel.move(Phase.FINAL)
+            self._desk.inflight.end(swept.cancel)
+        answer = swept.answer
+        if answer is None:
+            message = "the mass cancel ended before a cancel of this order could be sent"
+            answer = Answer("deadline_passed", None, error=CodeError("deadline", None, message))
+            if swept.sent:
+                message = "the venue gave no conclusive word before the mass cancel ended"
+                answer = Answer("unresolved", swept.cancel.order_live, error=CodeError("unresolved", None, message))
+        swept.answer = answer
+        self._desk.publish_final(swept.cancel, answer, now)
+
+    def next_due(self) -> float | None:
+        """Monotonic seconds by which ``advance`` wants to be called."""
+        dues = [*self._search_again.values()]
+        for sweep in self._running.values():
+            if sweep.stage == "sweeping":
+                dues.append(sweep.next_progress)
+                dues.append(sweep.next_snapshot)
+        return min(dues, default=None)
