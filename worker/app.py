@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from worker import __version__
 from worker.broker import topology
+from worker.broker.audit_stream import find_final
 from worker.broker.consumer import Consumer
 from worker.broker.dial import Dial, TlsFiles
 from worker.broker.publisher import Publisher
@@ -34,6 +35,9 @@ from worker.wire.command import Lane
 
 CLOSE_WITHIN_S: Final = 2.0
 """Limit for each orderly close at the end (faults A18: a frozen broker is not waited for)."""
+
+SEARCH_WITHIN_S: Final = 20.0
+"""Limit of one look into the audit stream for a mass cancel's own final (contract section 5)."""
 
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 """Young objects die by reference count; a full collection over what is in flight would be a pause."""
@@ -116,6 +120,7 @@ class Worker:
         self.errors = LastErrors()
         self.engine = Engine(config, self.name, system_clock())
         self._finished = asyncio.Event()
+        self._searches: set[asyncio.Task[None]] = set()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.runner = Runner(self.engine, self.log, asyncio.get_running_loop(), self)
         self.dial = make_dial(config, self.name)
@@ -169,7 +174,21 @@ class Worker:
 
     def search_audit(self, command_id: str, event_id: str, since_us: int | None) -> None:
         """Look for an event in the audit stream, beside everything else."""
-        raise NotImplementedError
+        task = asyncio.get_running_loop().create_task(self._search(command_id, event_id, since_us))
+        self._searches.add(task)
+        task.add_done_callback(self._searches.discard)
+
+    async def _search(self, command_id: str, event_id: str, since_us: int | None) -> None:
+        found: bool | None = None
+        try:
+            found = event_id in await find_final(self.dial, self.config.broker, {event_id}, since_us, SEARCH_WITHIN_S)
+        except CancelWorkerError as error:
+            self.trouble("broker", str(error))
+            self.log.warning("audit_search_failed", command_id=command_id, reason=str(error))
+        try:
+            self.runner.audit_searched(command_id, found)
+        except Exception as error:  # noqa: BLE001 - a bug of the engine, which ends the process
+            self.failed(error)
 
     def failed(self, error: Exception) -> None:
         """The engine raised: a bug, which ends the process."""
@@ -239,6 +258,8 @@ class Worker:
             self.runner.grace_over()
         self.runner.close()
         await _quietly(self.pool.close())
+        for search in list(self._searches):
+            search.cancel()
         for lane in LANES:
             await _quietly(self.consumers[lane].close(CLOSE_WITHIN_S))
         for lane in LANES:

@@ -104,6 +104,7 @@ class Desk:
     ) -> None:
         old = replayed and self._is_older(cancel, record)
         if cancel.phase is Phase.FINAL:
+            old = old or (replayed and cancel.order is not None and not is_newer(record, cancel.order))
             if not old and not self._settles_swept(cancel, record, raw, now):
                 self._stats.late_reports += 1
                 self._publish_report(cancel, "report", record, raw, exec_id, now, late=True)
@@ -679,6 +680,11 @@ class Desk:
         """Send a final to whoever asked for an answer, best effort (contract section 2)."""
         if reply_to and self._replies:
             self._effects.append(Reply(event, reply_to))
+
+
+def is_newer(record: Record, than: OrderState) -> bool:
+    """Whether a report is from after what is known of the order."""
+    return venue.stamp(record.timestamp) > venue.stamp(than.as_of)
 
 
 def event_headers(context: Context, final: bool) -> dict[str, str | bool]:

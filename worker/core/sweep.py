@@ -173,6 +173,7 @@ class Sweep:
         self.progress_count = 0
         self.not_proven: str | None = None
         self.waiting = 0
+        self.searches = 0
 
     def is_past_deadline(self, now: Now) -> bool:
         """After its deadline a mass cancel sends nothing more."""

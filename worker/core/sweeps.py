@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from worker.config import Config
 from worker.core.book import OpenOrders
 from worker.core.cancel import Answer, Phase
@@ -33,8 +35,11 @@ from worker.wire.command import MassCancelCommand
 from worker.wire.event import CodeError
 from worker.wire.venue import Record
 
-SEARCH_AGAIN_S = 1.0
+SEARCH_AGAIN_S: Final = 1.0
 """Wait before the audit stream is asked again after it could not be read."""
+
+SEARCHES: Final = 3
+"""After so many the deadline decides: once it has passed nothing is sent, so the worst is one more equal final."""
 
 
 class Sweeps:
@@ -93,7 +98,8 @@ class Sweeps:
         sweep = self._running.get(fact.command_id)
         if sweep is None or sweep.stage != "searching":
             return None
-        if fact.found is None:
+        sweep.searches += 1
+        if fact.found is None and (sweep.searches < SEARCHES or not sweep.is_past_deadline(now)):
             self._search_again[fact.command_id] = now.mono + SEARCH_AGAIN_S
             return None
         if fact.found:
