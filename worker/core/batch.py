@@ -38,7 +38,7 @@ class RateBudget:
             return wanted
         self._tokens = min(self._burst, self._tokens + max(0.0, mono - self._filled_at) * self._rate)
         self._filled_at = mono
-        return min(wanted, int(self._tokens + 1e-9))
+        return max(0, min(wanted, int(self._tokens + 1e-9)))  # the kill lane may have overdrawn it
 
     def spend(self, n: int) -> None:
         """Take ``n`` tokens that ``available`` granted."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final, Literal, assert_never
 
 from worker.config import Config
-from worker.core.batch import FRAME_OVERHEAD_BYTES, RateBudget, element, element_bytes
+from worker.core.batch import FRAME_OVERHEAD_BYTES, LaneQueue, RateBudget, element, element_bytes
 from worker.core.book import OpenOrders
 from worker.core.cancel import CancelState, Phase
 from worker.core.clock import Now
@@ -221,18 +221,27 @@ class Engine:
             if lane == "cancel" and not frame_rate.available(now.mono, 1):
                 allowed = 0
             if allowed <= 0:
-                self._flush_due = rate.next_due(now.mono) or frame_rate.next_due(now.mono)
+                due = rate.next_due(now.mono) or frame_rate.next_due(now.mono)
+                if due is not None and (self._flush_due is None or due < self._flush_due):
+                    self._flush_due = due  # the other lane may have asked for an earlier one
                 return
-            batch = [queue.take()]
+            batch = [self._take(queue)]
             size = FRAME_OVERHEAD_BYTES + element_bytes(head)
             while len(batch) < allowed and not head.alone and (cancel := queue.head()) is not None:
                 size += element_bytes(cancel)
                 if cancel.alone or size > most_bytes or self._is_past_deadline(cancel, now):
                     break
-                batch.append(queue.take())
+                batch.append(self._take(queue))
             rate.spend(len(batch))
             frame_rate.spend(1)
             self._send(session, lane, batch, now)
+
+    @staticmethod
+    def _take(queue: LaneQueue) -> CancelState:
+        """The next cancel of a frame, SENT at once: an older entry of it in the queue is no second one to send."""
+        cancel = queue.take()
+        cancel.move(Phase.SENT)
+        return cancel
 
     @staticmethod
     def _is_past_deadline(cancel: CancelState, now: Now) -> bool:
@@ -251,7 +260,6 @@ class Engine:
         for cancel in batch:
             if cancel.transact_time is None:
                 cancel.transact_time = sent_at
-            cancel.move(Phase.SENT)
             cancel.attempt += 1
             cancel.sent = "yes"
             cancel.sent_at = sent_at
@@ -280,7 +288,7 @@ class Engine:
         """Monotonic seconds by which ``tick`` and ``flush`` want to be called; None: only a fact can bring news."""
         parts = (self.sessions, self.desk, self.outbox, self.sweeps)
         dues = [*(part.next_due() for part in parts), self._flush_due]
-        if self._unready_since is not None and not self._announced_unavailable:
+        if self._unready_since is not None and not self._announced_unavailable and not self.stopping:
             dues.append(self._unready_since + self._config.venue.unavailable_after)
         return min((d for d in dues if d is not None), default=None)
 
