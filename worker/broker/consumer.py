@@ -141,8 +141,8 @@ class Consumer:
             self.state = "consuming" if consuming else "up"
             self._changed.clear()
             if self._wanted and not consuming:
-                # Never the same tag twice: a consumer that begins again under its old tag gets from a quorum queue, as if
-                # it were new, all that it still holds unsettled (measured with 3.10).
+                # Never the same tag twice: a consumer that begins again under its old one gets from a quorum queue, as
+                # if it were new, all that it still holds unsettled (measured with 3.10).
                 times += 1
                 tag = f"{self.lane}-{self._epoch}-{times}"
                 try:
