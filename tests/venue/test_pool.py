@@ -286,6 +286,25 @@ async def test_ready_clears_the_error_that_is_shown() -> None:
         assert pool.last_errors == {}
 
 
+async def test_an_answer_that_comes_together_with_the_time_limit_is_a_session_or_a_failure_and_not_both() -> None:
+    async def behave(peer: Peer) -> None:
+        await peer.accept()
+        peer.write(text(HELLO))
+        time.sleep(0.4)  # noqa: ASYNC251 - when the loop goes on, answer and time limit are both due
+        await stay_open.wait()
+
+    stay_open = asyncio.Event()
+    port = Recorder()
+    async with RawVenue(behave, stay).listening() as venue, running(settings(venue.port, connect_timeout=0.3), port):
+        await port.until(lambda: port.frames)
+        failures = len(port.of("failed"))
+        assert len(port.of("opened")) == 1
+        assert len(venue.peers) == failures + 1
+        await asyncio.sleep(0.1)
+        assert len(port.of("failed")) == failures
+        assert not port.of("lost")
+
+
 async def test_close_ends_an_attempt_in_the_middle_and_run_returns() -> None:
     port = Recorder()
 
