@@ -72,7 +72,7 @@ class Sent(NamedTuple):
 class Driver:
     """An engine, and what has come out of it so far."""
 
-    def __init__(self, *, sessions: int = 1, broker: bool = True, **sections: dict[str, Any]) -> None:
+    def __init__(self, *, sessions: int = 1, connected: bool = True, **sections: dict[str, Any]) -> None:
         self.mono = 1000.0
         self.utc_us = START_US
         self.engine = Engine(config(**sections), "worker-1", self.now)
@@ -94,7 +94,7 @@ class Driver:
         self._session = 0
         self._seq: dict[tuple[int, int], int] = {}
         self._mains: list[tuple[int, int]] = []
-        if broker:
+        if connected:
             for lane in LANES:
                 self.step(PublisherUp(lane))
                 self.step(ConsumerUp(lane))
@@ -129,14 +129,15 @@ class Driver:
         """Let time pass, waking the engine whenever it asked to be woken."""
         target = self.mono + seconds
         while (due := self.engine.next_due()) is not None and due <= target:
-            self._pass(max(due, self.mono + 0.0005))  # the runner never wakes more often than that
+            self.let_pass(max(due, self.mono + 0.0005))  # the runner never wakes more often than that
             self.engine.tick(self.now)
             self._collect()
             self._turn()
-        self._pass(max(target, self.mono))
+        self.let_pass(max(target, self.mono))
         self._turn()
 
-    def _pass(self, mono: float) -> None:
+    def let_pass(self, mono: float) -> None:
+        """Both clocks go on to ``mono``; nobody is woken."""
         self.utc_us += round((mono - self.mono) * 1e6)
         self.mono = mono
 

@@ -310,7 +310,9 @@ class Desk:
 
     def _window_over(self, cancel: CancelState, now: Now) -> None:
         """``venue.doubt_window`` may be used up; only time with a ready session counts."""
-        if cancel.phase in (Phase.FINAL, Phase.PARKED) or cancel.doubt_began is None:
+        if cancel.phase is Phase.PARKED:
+            cancel.doubt_began = None  # the redelivery that it waits for opens a window of its own
+        if cancel.phase is Phase.FINAL or cancel.doubt_began is None:
             return
         left = self._settings.doubt_window - (self.ready_clock.read(now.mono) - cancel.doubt_began)
         if left > 1e-6 or cancel.phase is Phase.QUEUED:

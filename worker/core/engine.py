@@ -93,7 +93,7 @@ class Engine:
             case EventConfirmed():
                 self.stats.events_confirmed[fact.event.lane] += 1
                 self.intake.confirmed(fact.event, now)
-                self._stop_if_done()
+                self._stop_if_done(now)
             case EventNacked():
                 self.stats.events_nacked[fact.event.lane] += 1
                 self._refused(fact.event, "refused by a queue bound to the results exchange", now)
@@ -112,7 +112,7 @@ class Engine:
             case ConsumerLost():
                 self.consumers[fact.lane] = "down"
                 self.intake.deliveries_lost(fact.lane, now)
-                self._stop_if_done()
+                self._stop_if_done(now)
             case SessionOpened():
                 self.sessions.opened(fact, now)
             case SessionLost():
@@ -161,7 +161,7 @@ class Engine:
         if self.stopping or not self.sessions.ready:
             self.intake.hand_back_unsent(lane, now)
         self._steer()
-        self._stop_if_done()
+        self._stop_if_done(now)
 
     # -- stopping
 
@@ -171,16 +171,16 @@ class Engine:
         for lane in LANES:
             if self.consumers[lane] in ("idle", "down"):
                 self.intake.hand_back_unsent(lane, now)
-        self._stop_if_done()
+        self._stop_if_done(now)
 
     def _grace_over(self) -> None:
         self.intake.hand_back_all()
         self._stop()
 
-    def _stop_if_done(self) -> None:
+    def _stop_if_done(self, now: Now) -> None:
         if not self.stopping or self._stopped:
             return
-        self.intake.drop_parked()
+        self.intake.drop_parked(now)
         if self.intake.is_empty and not len(self.outbox) and "stopping" not in self.consumers.values():
             self._stop()
 
@@ -282,7 +282,8 @@ class Engine:
         self.desk.tick(now)
         self.outbox.tick(now)
         self._announce(now)
-        self.intake.drop_parked()
+        self.intake.drop_parked(now)
+        self._stop_if_done(now)
 
     def next_due(self) -> float | None:
         """Monotonic seconds by which ``tick`` and ``flush`` want to be called; None: only a fact can bring news."""

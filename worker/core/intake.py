@@ -59,8 +59,8 @@ class Intake:
         self._verdicts: set[CommandState] = set()  # commands that are one event and nothing else, and repeated finals
         self._ended: dict[str, Ended] = {}
         self._ended_size = 0
-        self._suspects: deque[CommandState] = deque()
-        self._suspect: CommandState | None = None
+        self._suspects: dict[Lane, deque[CommandState]] = {"kill": deque(), "cancel": deque()}  # those that wait
+        self._suspect: dict[Lane, CommandState] = {}  # the one that is handled
 
     @property
     def is_empty(self) -> bool:
@@ -111,8 +111,8 @@ class Intake:
     def _refusal(self, command: Command, context: Context, lane: Lane) -> InputError | None:
         """Whether the broker-checked ``user_id`` may do this (contract section 5)."""
         rules = self._config.authorization
-        requeued = context.requeue_of is not None
-        if requeued and rules.requeue_users is not None and context.user_id != context.original_user:
+        own = context.user_id is not None and context.user_id == context.original_user
+        if context.requeue_of is not None and not own and rules.requeue_users is not None:
             users, name = rules.requeue_users, "requeue_users"
         elif isinstance(command, MassCancelCommand) and rules.mass_cancel_users is not None:
             users, name = rules.mass_cancel_users, "mass_cancel_users"
@@ -140,7 +140,7 @@ class Intake:
             if there.body_digest != state.body_digest:
                 self._conflict(state, now)
             else:
-                self._join(there, delivery, now)
+                self._join(there, state, delivery, now)
             return True
         ended = self._ended.get(state.command_id)
         if ended is None:
@@ -150,6 +150,9 @@ class Intake:
             return True
         if state.requeued:
             self._forget(state.command_id)
+            for event in ended.finals:
+                if event.cancel is not None:
+                    self._desk.inflight.drop(event.cancel)  # what is reported from now on is the new attempt's
             return False
         self._repeat(state, ended, now)
         return True
@@ -160,15 +163,16 @@ class Intake:
         self._stats.commands_invalid[state.lane] += 1
         self._end_whole(state, "invalid", state.body_digest.hex(), error, now)
 
-    def _join(self, there: CommandState, delivery: Delivery, now: Now) -> None:
+    def _join(self, there: CommandState, again: CommandState, delivery: Delivery, now: Now) -> None:
         """The same command again: one attempt goes on, and every delivery is settled with it (faults I7)."""
         self._stats.commands_joined[delivery.lane] += 1
+        there.requeued = there.requeued or again.requeued
         orphaned = not there.deliveries
         there.deliveries.append(delivery)
         if orphaned:
             there.redelivered = True
         if delivery.lane == "kill" and there.lane == "cancel":
-            self._promote(there)
+            self._promote(there, now)
         for cancel in there.cancels:
             if cancel.phase is Phase.PARKED:
                 self._desk.inflight.enter(cancel)
@@ -177,9 +181,14 @@ class Intake:
                 self._desk.doubt(cancel, "redelivered", now, announce=False)
         self.settle_if_done(there)
 
-    def _promote(self, command: CommandState) -> None:
+    def _promote(self, command: CommandState, now: Now) -> None:
         self._stats.commands_promoted += 1
         command.lane = "kill"
+        if command in self._suspects["cancel"]:
+            self._suspects["cancel"].remove(command)
+            self._suspects["kill"].append(command)
+            self._next_suspect(now)
+            return
         for cancel in command.cancels:
             if cancel.phase is Phase.QUEUED:
                 self._desk.queues["kill"].put(cancel)
@@ -234,7 +243,7 @@ class Intake:
             self._desk.invalid_item(state, item, now)
         if state.context.delivery_count + 1 >= self._config.broker.suspect_after:
             state.suspect = True
-            self._suspects.append(state)
+            self._suspects[lane].append(state)
             self._next_suspect(now)
         else:
             self._begin(state, now)
@@ -243,6 +252,8 @@ class Intake:
         """What is redelivered is doubtful before anything else (contract 4.3); the rest waits to be sent."""
         queue = self._desk.queues[state.lane]
         for cancel in state.cancels:
+            if cancel.phase is Phase.FINAL:
+                continue  # told by a report while the command waited for its turn
             if state.suspect:
                 cancel.alone = True
             if state.redelivered:
@@ -251,12 +262,18 @@ class Intake:
                 queue.put(cancel)
 
     def _next_suspect(self, now: Now) -> None:
-        """Commands that keep coming back are handled one at a time (contract 4.6)."""
-        while self._suspect is None and self._suspects:
-            state = self._suspects.popleft()
-            if self.commands.get(state.command_id) is state and state.unfinished:
-                self._suspect = state
-                self._begin(state, now)
+        """Commands that keep coming back are handled one at a time in each lane (contract 4.6, 4.5)."""
+        for lane, waiting in self._suspects.items():
+            while lane not in self._suspect and waiting:
+                state = waiting.popleft()
+                if self.commands.get(state.command_id) is state and state.unfinished:
+                    self._suspect[lane] = state
+                    self._begin(state, now)
+
+    def _clear_suspect(self, command: CommandState) -> None:
+        for lane, suspect in list(self._suspect.items()):
+            if suspect is command:
+                del self._suspect[lane]
 
     # -- out
 
@@ -265,8 +282,9 @@ class Intake:
         for command in self._outbox.confirmed(event):
             command.unconfirmed -= 1
             self.settle_if_done(command)
-        if self._suspect is not None and self._suspect.may_be_settled:
-            self._suspect = None
+        if self._suspect:
+            for suspect in [s for s in self._suspect.values() if s.may_be_settled]:
+                self._clear_suspect(suspect)
             self._next_suspect(now)
 
     def settle_if_done(self, command: CommandState) -> None:
@@ -341,8 +359,7 @@ class Intake:
                 self._desk.detach(cancel)
                 self._desk.inflight.drop(cancel)
                 cancel.phase = Phase.PARKED
-        if self._suspect is command:
-            self._suspect = None
+        self._clear_suspect(command)
 
     def deliveries_lost(self, lane: Lane, now: Now) -> None:
         """The lane's deliveries are void: what was not sent comes back, what was sent is followed to its final."""
@@ -362,11 +379,12 @@ class Intake:
                     cancel.move(Phase.PARKED)
         self._next_suspect(now)
 
-    def drop_parked(self) -> None:
+    def drop_parked(self, now: Now) -> None:
         """Forget commands that only wait for a redelivery: nothing of them is under way here any more."""
         for command in [c for c in self.commands.values() if not c.deliveries and c.sweep is None]:
             if command.unconfirmed == 0 and all(c.phase in (Phase.PARKED, Phase.FINAL) for c in command.cancels):
                 self._drop(command)
+        self._next_suspect(now)
 
     def oldest_received_us(self) -> dict[Lane, int | None]:
         """When the oldest command held was received, by lane; UTC microseconds."""
