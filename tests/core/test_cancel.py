@@ -18,6 +18,7 @@ from worker.core.cancel import (
     Phase,
     Verdict,
     concerns,
+    is_request,
     judge,
     live_after,
     reject_error,
@@ -30,6 +31,10 @@ from worker.wire.venue import Record, read_record
 OURS = {"ClOrdID": "y-1"}
 ORDERS_OWN = {"ClOrdID": "ord-000417"}
 ANOTHERS = {"ClOrdID": "z-9"}
+
+
+def verdict_on(cancel: CancelState, told: Record) -> Verdict:
+    return judge(cancel, told, is_request(cancel, told))
 
 
 def a_cancel(
@@ -172,7 +177,7 @@ def test_nothing_leaves_the_final_phase_and_only_the_queue_leads_to_a_send() -> 
     ],
 )
 def test_a_report_is_read_as_protocol_section_6_says(exec_type: str, fields: dict[str, Any], verdict: Verdict) -> None:
-    assert judge(a_cancel(), record(exec_type, **fields)) == verdict
+    assert verdict_on(a_cancel(), record(exec_type, **fields)) == verdict
 
 
 REASONS: list[tuple[int, tuple[str, ...], Verdict]] = [
@@ -195,7 +200,7 @@ REASONS: list[tuple[int, tuple[str, ...], Verdict]] = [
 )
 def test_a_reason_is_a_number_a_number_in_quotes_or_a_word(reason: float | str, verdict: Verdict) -> None:
     told = record("CancelRejected", **OURS, OrdStatus="New", CxlRejReason=reason)
-    assert judge(a_cancel(), told) == verdict
+    assert verdict_on(a_cancel(), told) == verdict
     assert reject_error(told).reason == reason, "the raw value is kept"
 
 
@@ -204,14 +209,14 @@ def test_a_reason_nobody_listed_leaves_the_word_to_ord_status(reason: float | st
     told = {
         status: record("CancelRejected", **OURS, OrdStatus=status, CxlRejReason=reason) for status in ("New", "Filled")
     }
-    assert judge(a_cancel(), told["New"]) == "cancel_rejected"
-    assert judge(a_cancel(), told["Filled"]) == "already_closed"
+    assert verdict_on(a_cancel(), told["New"]) == "cancel_rejected"
+    assert verdict_on(a_cancel(), told["Filled"]) == "already_closed"
 
 
 @pytest.mark.parametrize(("attempt", "redelivered"), [(2, False), (1, True)])
 def test_a_reject_that_reads_canceled_may_speak_of_our_own_earlier_send(attempt: int, redelivered: bool) -> None:
     told = record("CancelRejected", **OURS, OrdStatus="Canceled", CxlRejReason=0)
-    assert judge(a_cancel(attempt=attempt, redelivered=redelivered), told) == "look_up"
+    assert verdict_on(a_cancel(attempt=attempt, redelivered=redelivered), told) == "look_up"
 
 
 @pytest.mark.parametrize(
@@ -224,12 +229,12 @@ def test_a_reject_that_reads_canceled_may_speak_of_our_own_earlier_send(attempt:
 )
 def test_the_end_of_another_request_is_news_for_who_waits_for_just_that(exec_type: str, fields: dict[str, Any]) -> None:
     told = record(exec_type, **fields)
-    assert judge(a_cancel(phase=Phase.RUNNING), told) == "running_ended"
-    assert judge(a_cancel(phase=Phase.SENT), told) == "none"
+    assert verdict_on(a_cancel(phase=Phase.RUNNING), told) == "running_ended"
+    assert verdict_on(a_cancel(phase=Phase.SENT), told) == "none"
 
 
 def test_an_order_that_was_refused_is_closed_if_the_report_bears_its_own_client_id() -> None:
-    assert judge(a_cancel(order_id=None, orig="ord-000417"), record("Rejected", **ORDERS_OWN)) == "already_closed"
+    assert verdict_on(a_cancel(order_id=None, orig="ord-000417"), record("Rejected", **ORDERS_OWN)) == "already_closed"
 
 
 def test_a_reject_of_the_cancels_id_is_never_a_word_on_the_order() -> None:
@@ -344,7 +349,7 @@ REASON = st.one_of(st.none(), st.text(max_size=30), st.integers(), st.floats())
 def test_judging_never_raises_and_only_the_venues_own_words_end_a_cancel(
     told: Record, phase: Phase, redelivered: bool
 ) -> None:
-    verdict = judge(a_cancel(phase=phase, redelivered=redelivered), told)
+    verdict = verdict_on(a_cancel(phase=phase, redelivered=redelivered), told)
     live_after(told)
     reject_error(told)
     if verdict == "canceled":

@@ -224,9 +224,11 @@ def is_request(cancel: CancelState, record: Record) -> bool:
     return cancel.owns(record.cl_ord_id)
 
 
-def judge(cancel: CancelState, record: Record) -> Verdict:
-    """What one ExecutionReport means for a cancel that it concerns: the table of protocol section 6, and 5.4."""
-    ours = is_request(cancel, record)
+def judge(cancel: CancelState, record: Record, ours: bool) -> Verdict:
+    """What one ExecutionReport means for a cancel that it concerns: the table of protocol section 6, and 5.4.
+
+    ``ours`` is ``is_request(cancel, record)``: whether it answers this very cancel.
+    """
     match record.exec_type:
         case "PendingCancel":
             return "already_closed" if record.ord_status == "Filled" else "pending"

@@ -23,6 +23,7 @@ class CommandState:
     """
 
     __slots__ = (
+        "_headers",
         "body_digest",
         "cancels",
         "command_id",
@@ -75,6 +76,14 @@ class CommandState:
         self.sweep: Sweep | None = None
         self.handed_back = False
         self.finals: list[OutEvent] = []
+        self._headers: dict[bool, dict[str, str | bool]] = {}
+
+    def headers(self, final: bool) -> dict[str, str | bool]:
+        """AMQP headers of its events: ``command_id``, ``final``, and what it brought along (contract 2, 3)."""
+        headers = self._headers.get(final)
+        if headers is None:
+            headers = self._headers[final] = _event_headers(self.context, final)
+        return headers
 
     @property
     def may_be_settled(self) -> bool:
@@ -85,3 +94,18 @@ class CommandState:
     def was_sent(self) -> bool:
         """Whether this process handed any cancel of the command to a socket, or any final of it was made."""
         return bool(self.finals) or any(c.attempt for c in self.cancels)
+
+
+def _event_headers(context: Context, final: bool) -> dict[str, str | bool]:
+    headers: dict[str, str | bool] = {"final": final}
+    if context.command_id is not None:
+        headers["command_id"] = context.command_id
+    if context.traceparent is not None:
+        headers["traceparent"] = context.traceparent
+    if context.tracestate is not None:
+        headers["tracestate"] = context.tracestate
+    if context.reason is not None:
+        headers["reason"] = context.reason
+    if context.deadline_text is not None:
+        headers["deadline"] = context.deadline_text
+    return headers

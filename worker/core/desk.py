@@ -1,4 +1,4 @@
-"""What becomes of each cancel: reports, doubt and time-outs in, events and finals out (contract sections 3 and 4)."""
+"""What becomes of each cancel: reports, doubt, time-outs and look-ups (contract sections 3 and 4)."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ from collections import deque
 from hashlib import sha256
 from typing import Final, Literal
 
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 
 from worker.config import Config
 from worker.core.batch import LaneQueue
 from worker.core.cancel import Answer, CancelState, Phase, is_request, judge, live_after, reject_error
 from worker.core.clock import Now
-from worker.core.command import CommandState
-from worker.core.effects import Effect, OutEvent, Reply
+from worker.core.events import Events
 from worker.core.inflight import Inflight
-from worker.core.outbox import Outbox
 from worker.core.reconcile import Conclusion
 from worker.core.stats import Stats
-from worker.wire import event as wire
 from worker.wire import venue
-from worker.wire.command import Context, InvalidItem, Lane
-from worker.wire.event import CodeError, Event, EventError, InputError, OrderState, Sent, Times
-from worker.wire.timestamp import format_utc
+from worker.wire.command import Lane
+from worker.wire.event import CodeError, EventError, OrderState
 from worker.wire.venue import Record
 
 EXEC_IDS_KEPT: Final = 256
@@ -61,12 +57,9 @@ class Desk:
     handed to nobody: the engine asks ``CommandState.may_be_settled``.
     """
 
-    def __init__(self, config: Config, worker: str, effects: list[Effect], outbox: Outbox, stats: Stats) -> None:
+    def __init__(self, config: Config, events: Events, stats: Stats) -> None:
         self._settings = config.venue
-        self._replies = config.results.reply_to
-        self._worker = worker
-        self._effects = effects
-        self._outbox = outbox
+        self._events = events
         self._stats = stats
         self.inflight = Inflight(config.results.memory)
         self.queues: dict[Lane, LaneQueue] = {"kill": LaneQueue("kill"), "cancel": LaneQueue("cancel")}
@@ -107,18 +100,18 @@ class Desk:
             old = old or (replayed and cancel.order is not None and not is_newer(record, cancel.order))
             if not old and not self._settles_swept(cancel, record, raw, now):
                 self._stats.late_reports += 1
-                self._publish_report(cancel, "report", record, raw, exec_id, now, late=True)
+                self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now, late=True)
             return
-        self._learn(cancel, record)
         ours = is_request(cancel, record)
-        verdict = judge(cancel, record)
+        self._learn(cancel, record, ours)
+        verdict = judge(cancel, record, ours)
         live = live_after(record)
         if record.ord_status is not None and not (live is None and record.ord_status == "Rejected"):
             cancel.note_order(record, live)
         if ours:
             cancel.sent = "yes"
             cancel.adopt(record.cl_ord_id)
-        cancel.reported = format_utc(now.utc_us)
+        cancel.reported = self._events.at(now)
         if cancel.session_id is None:
             cancel.session_id = session_id
         if cancel.phase is Phase.SENT:
@@ -135,32 +128,33 @@ class Desk:
                 # Another's PendingCancel says nothing new of a cancel that is not sent, or that is being asked about.
                 waits = ours or cancel.phase in (Phase.SENT, Phase.RUNNING)
                 if ours or not old:
-                    self._publish_report(cancel, "pending_cancel", record, raw, exec_id, now)
+                    working = None if venue.is_zero(record.leaves_qty) else True
+                    self._events.report(cancel, "pending_cancel", record, raw, exec_id, working, now)
                 if waits:
                     self._wait(cancel, Phase.PENDING, now)
             case "none":
                 if not old:
-                    self._publish_report(cancel, "report", record, raw, exec_id, now)
+                    self._events.report(cancel, "report", record, raw, exec_id, live, now)
             case _:
                 if ours or not old:
-                    self._publish_report(cancel, "report", record, raw, exec_id, now)
-                self._unsettled(cancel, verdict, record, raw, now)
+                    self._events.report(cancel, "report", record, raw, exec_id, live, now)
+                self._unsettled(cancel, verdict, record, raw, ours, now)
 
     def _settles_swept(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> bool:
         """In a mass cancel an order may close after its last cancel was refused: that is its final."""
         sweep = cancel.command.sweep
         if sweep is None or not sweep.is_unfinished(cancel):
             return False
-        verdict = judge(cancel, record)
+        verdict = judge(cancel, record, is_request(cancel, record))
         if verdict not in ("canceled", "already_closed"):
             return False
         cancel.note_order(record, live=False)
         answer = Answer(verdict, live=False, raw=raw)
         if sweep.answered(cancel, answer):
-            self.publish_final(cancel, answer, now)
+            self._events.final(cancel, answer, now)
         return True
 
-    def _unsettled(self, cancel: CancelState, verdict: str, record: Record, raw: Raw, now: Now) -> None:
+    def _unsettled(self, cancel: CancelState, verdict: str, record: Record, raw: Raw, ours: bool, now: Now) -> None:
         """A report that is an answer but not yet an outcome: wait, or ask (contract section 3, reasons 0, 1, 3, 6)."""
         if verdict == "running":
             cancel.fresh = True
@@ -173,12 +167,12 @@ class Desk:
             cancel.duplicate = True
             cancel.command.redelivered = True  # somebody had it before us, and may have used fresh ids
             self.inflight.enter(cancel)
-        elif is_request(cancel, record):
+        elif ours:
             cancel.reject = (record, Raw(bytes(raw)))
             if verdict == "unknown" and cancel.unknown_since is None:
                 cancel.unknown_since = now.mono
         reasons = {"duplicate": "duplicate_id", "unknown": "unknown_order"}
-        if cancel.phase is not Phase.QUEUED or cancel.attempt or is_request(cancel, record):
+        if cancel.phase is not Phase.QUEUED or cancel.attempt or ours:
             self.doubt(cancel, reasons.get(verdict, "unclear_report"), now, announce=False)
 
     @staticmethod
@@ -187,9 +181,9 @@ class Desk:
         command = cancel.command
         return venue.stamp(record.timestamp) < venue.stamp(command.enqueued or command.received)
 
-    def _learn(self, cancel: CancelState, record: Record) -> None:
+    def _learn(self, cancel: CancelState, record: Record, ours: bool) -> None:
         """Ids that a report tells of the target: its OrderID where only a client id was given, and new client ids."""
-        says_nothing = is_request(cancel, record) and record.ord_status == "Rejected"
+        says_nothing = ours and record.ord_status == "Rejected"
         if (
             cancel.order_id is None
             and record.order_id is not None
@@ -262,15 +256,7 @@ class Desk:
         if cancel.doubtful_attempt != cancel.attempt:
             cancel.doubtful_attempt = cancel.attempt
             message = f"no conclusive word from the venue ({reason.replace('_', ' ')}); asking it"
-            self._publish(
-                cancel,
-                "doubtful",
-                now,
-                wire.attempt_id(cancel.command.command_id, cancel.key, "doubtful", cancel.attempt),
-                final=False,
-                live=None,
-                error=cancel.error or CodeError(reason, None, message),
-            )
+            self._events.doubtful(cancel, cancel.error or CodeError(reason, None, message), now)
 
     def _schedule_lookup(self, cancel: CancelState, now: Now, within: float | None = None) -> None:
         """The first look-up begins at once, each further one after a growing wait, at most ``within`` seconds."""
@@ -437,31 +423,9 @@ class Desk:
         answer = Answer(outcome, live, raw, error)
         sweep = cancel.command.sweep
         if sweep is None or sweep.answered(cancel, answer):
-            self.publish_final(cancel, answer, now)
+            self._events.final(cancel, answer, now)
         elif raw is not None:
             answer.raw = Raw(bytes(raw))  # kept: it outlives its frame
-
-    def publish_final(self, cancel: CancelState, answer: Answer, now: Now) -> None:
-        """Publish the one final event of a cancel, or in a mass cancel of an order."""
-        command, outcome = cancel.command, answer.outcome
-        unresolved = outcome == "unresolved"
-        make_id = wire.unresolved_id if unresolved else wire.final_id
-        supersedes = wire.unresolved_id(command.command_id, cancel.key) if command.requeued and not unresolved else None
-        command.unfinished -= 1
-        if outcome in wire.DEAD_LETTERED and command.sweep is None:
-            command.dead = True
-        self._stats.final_delay[command.lane].observe((now.utc_us - command.received_us) / 1e6)
-        self._publish(
-            cancel,
-            outcome,
-            now,
-            make_id(command.command_id, cancel.key),
-            final=True,
-            live=answer.live,
-            raw=answer.raw,
-            error=answer.error,
-            supersedes=supersedes,
-        )
 
     def detach(self, cancel: CancelState) -> None:
         """The cancel no longer waits on its last send."""
@@ -474,232 +438,7 @@ class Desk:
             if not frame.unanswered:
                 frame.session.frames.pop(frame.reqid, None)
 
-    # -- events
-
-    def _publish_report(
-        self,
-        cancel: CancelState,
-        outcome: str,
-        record: Record,
-        raw: Raw,
-        exec_id: str,
-        now: Now,
-        late: bool = False,
-    ) -> None:
-        live = live_after(record)
-        if outcome == "pending_cancel":
-            live = None if venue.is_zero(record.leaves_qty) else True
-        error = reject_error(record) if record.exec_type in ("CancelRejected", "Rejected") else None
-        event_id = wire.report_id(cancel.command.command_id, cancel.key, exec_id)
-        self._publish(cancel, outcome, now, event_id, final=False, live=live, raw=raw, error=error, late=late)
-
-    def _publish(
-        self,
-        cancel: CancelState,
-        outcome: str,
-        now: Now,
-        event_id: str,
-        *,
-        final: bool,
-        live: bool | None,
-        raw: Raw | None = None,
-        error: EventError | None = None,
-        supersedes: str | None = None,
-        late: bool = False,
-    ) -> None:
-        item, command = cancel.item, cancel.command
-        times = Times(command.enqueued, command.received, cancel.sent_at, cancel.reported, format_utc(now.utc_us))
-        self._emit(
-            command,
-            outcome,
-            final,
-            event_id,
-            now,
-            times,
-            index=cancel.index,
-            sent=cancel.sent,
-            live=live,
-            symbol=item.symbol,
-            cl_ord_id=cancel.cl_ord_id,
-            orig_cl_ord_id=item.orig_cl_ord_id,
-            order_id=cancel.order_id,
-            order=cancel.order,
-            raw=raw,
-            error=error,
-            supersedes=supersedes,
-            late=late,
-            attempt=cancel.attempt,
-            session_id=cancel.session_id,
-            cancel=cancel,
-        )
-
-    def invalid_item(self, command: CommandState, item: InvalidItem, now: Now) -> None:
-        """One spoiled item: its final, and the command's way to the dead letters (contract section 2)."""
-        command.dead = True
-        rejection = item.rejection
-        self._emit(
-            command,
-            "invalid",
-            True,
-            wire.final_id(command.command_id, item.index),
-            now,
-            Times(command.enqueued, command.received, None, None, format_utc(now.utc_us)),
-            index=item.index,
-            symbol=item.symbol,
-            cl_ord_id=item.cl_ord_id,
-            orig_cl_ord_id=item.orig_cl_ord_id,
-            order_id=item.order_id,
-            error=InputError(rejection.field, rejection.rule, rejection.message),
-            supersedes=wire.unresolved_id(command.command_id, item.index) if command.requeued else None,
-        )
-
-    def mass_event(
-        self, command: CommandState, outcome: str, ledger: bytes, error: CodeError | None, count: int | None, now: Now
-    ) -> None:
-        """``mass_progress`` (numbered ``count``) or the one report of a mass cancel, with its ledger (contract 5)."""
-        sweep = command.sweep
-        assert sweep is not None
-        final = count is None
-        if outcome in wire.DEAD_LETTERED:
-            command.dead = True
-        command_id = command.command_id
-        self._emit(
-            command,
-            outcome,
-            final,
-            wire.final_id(command_id, 0) if count is None else wire.attempt_id(command_id, 0, outcome, count),
-            now,
-            Times(command.enqueued, command.received, None, None, format_utc(now.utc_us)),
-            index=0,
-            sent="yes" if any(o.sent for o in sweep.orders.values()) else "never",
-            live=False if outcome == "mass_canceled" else None,
-            symbol=sweep.request.symbol,
-            cl_ord_id=sweep.request.cl_ord_id,
-            error=error,
-            mass=Raw(ledger),
-        )
-
-    def whole_command(
-        self, command: CommandState, outcome: str, body_sha256_hex: str, error: InputError, now: Now
-    ) -> None:
-        """One event that is the final of every cancel of a body: ``invalid`` or ``unauthorized`` (contract 3)."""
-        command.dead = True
-        self._emit(
-            command,
-            outcome,
-            True,
-            wire.command_event_id(command.context.command_id, body_sha256_hex, outcome),
-            now,
-            Times(command.enqueued, command.received, None, None, format_utc(now.utc_us)),
-            error=error,
-        )
-
-    def _emit(
-        self,
-        command: CommandState,
-        outcome: str,
-        final: bool,
-        event_id: str,
-        now: Now,
-        times: Times,
-        *,
-        index: int | None = None,
-        sent: Sent = "never",
-        live: bool | None = None,
-        symbol: str | None = None,
-        cl_ord_id: str | None = None,
-        orig_cl_ord_id: str | None = None,
-        order_id: str | None = None,
-        order: OrderState | None = None,
-        raw: Raw | None = None,
-        error: EventError | None = None,
-        supersedes: str | None = None,
-        late: bool = False,
-        attempt: int = 0,
-        session_id: str | None = None,
-        cancel: CancelState | None = None,
-        mass: Raw | UnsetType = UNSET,
-    ) -> None:
-        context = command.context
-        body = wire.encode_event(
-            Event(
-                event_id,
-                context.command_id,
-                index,
-                outcome,
-                final,
-                sent,
-                live,
-                symbol,
-                cl_ord_id,
-                orig_cl_ord_id,
-                order_id,
-                order,
-                raw,
-                error,
-                supersedes,
-                late,
-                attempt,
-                command.lane,
-                self._worker,
-                session_id,
-                context.user_id,
-                context.app_id,
-                context.reason,
-                times,
-                context.deadline_text if context.deadline_text is not None else UNSET,
-                context.traceparent if context.traceparent is not None else UNSET,
-                context.tracestate if context.tracestate is not None else UNSET,
-                mass,
-            )
-        )
-        event = OutEvent(
-            event_id,
-            command.lane,
-            wire.routing_key(outcome, final, symbol),
-            body,
-            outcome,
-            final,
-            context.command_id,
-            context.correlation_id,
-            event_headers(context, final),
-            now.utc_us // 1_000_000,
-            index,
-            command if final else None,
-            cancel if final else None,
-        )
-        if final:
-            command.unconfirmed += 1
-            command.finals.append(event)
-            self._stats.finals[outcome] += 1
-        else:
-            self._stats.infos[outcome] += 1
-        self._outbox.publish(event, now)
-        if final:
-            self.reply(event, context.reply_to)
-
-    def reply(self, event: OutEvent, reply_to: str | None) -> None:
-        """Send a final to whoever asked for an answer, best effort (contract section 2)."""
-        if reply_to and self._replies:
-            self._effects.append(Reply(event, reply_to))
-
 
 def is_newer(record: Record, than: OrderState) -> bool:
     """Whether a report is from after what is known of the order."""
     return venue.stamp(record.timestamp) > venue.stamp(than.as_of)
-
-
-def event_headers(context: Context, final: bool) -> dict[str, str | bool]:
-    """AMQP headers of an event: ``command_id``, ``final``, and what the command brought along (contract 2 and 3)."""
-    headers: dict[str, str | bool] = {"final": final}
-    if context.command_id is not None:
-        headers["command_id"] = context.command_id
-    if context.traceparent is not None:
-        headers["traceparent"] = context.traceparent
-    if context.tracestate is not None:
-        headers["tracestate"] = context.tracestate
-    if context.reason is not None:
-        headers["reason"] = context.reason
-    if context.deadline_text is not None:
-        headers["deadline"] = context.deadline_text
-    return headers

@@ -17,6 +17,7 @@ from worker.core.cancel import CancelState, Phase
 from worker.core.clock import Now
 from worker.core.desk import Desk
 from worker.core.effects import Consume, Effect, Note, OutEvent, SendText, Stopped
+from worker.core.events import Events
 from worker.core.facts import (
     AuditSearched,
     CommandDelivered,
@@ -42,11 +43,9 @@ from worker.core.session import SentFrame, SessionState
 from worker.core.sessions import Sessions
 from worker.core.stats import Stats
 from worker.core.sweeps import Sweeps
-from worker.wire import event as wire
 from worker.wire import venue
 from worker.wire.command import Lane
-from worker.wire.event import Event, Times
-from worker.wire.timestamp import format_utc
+from worker.wire.event import CodeError
 
 Intent = Literal["down", "idle", "consuming", "stopping"]
 """A lane's consumer: no channel; a channel that takes nothing; taking commands; asked to stop."""
@@ -57,24 +56,23 @@ class Engine:
 
     def __init__(self, config: Config, worker: str, now: Now) -> None:
         self._config = config
-        self._worker = worker
         self.effects: list[Effect] = []
         self.stats = Stats()
         self.outbox = Outbox(self.effects, config.results.retry_min, config.results.retry_max)
-        self.desk = Desk(config, worker, self.effects, self.outbox, self.stats)
+        self.events = Events(worker, config.results.reply_to, self.outbox, self.effects, self.stats)
+        self.desk = Desk(config, self.events, self.stats)
         self.lookups = Lookups(config.venue, self.desk, self.stats)
         self.book = OpenOrders()
-        self.sweeps = Sweeps(config, self.desk, self.book, self.effects, self.stats)
+        self.sweeps = Sweeps(config, self.desk, self.events, self.book, self.effects, self.stats)
         self.sessions = Sessions(
             config.venue, self.desk, self.lookups, self.sweeps, self.book, self.effects, self.stats
         )
-        self.intake = Intake(config, self.desk, self.sweeps, self.outbox, self.effects, self.stats)
+        self.intake = Intake(config, self.desk, self.events, self.sweeps, self.outbox, self.effects, self.stats)
         self.consumers: dict[Lane, Intent] = {"kill": "down", "cancel": "down"}
         self.stopping = False
         self._stopped = False
         self._unready_since: float | None = now.mono
         self._announced_unavailable = False
-        self._announcements = 0
         self._rates: Final = {"kill": RateBudget(config.kill.rate_limit), "cancel": RateBudget(config.venue.rate_limit)}
         self._frame_rate = RateBudget(config.venue.frames_per_second)
         self._bounds: Final = {"kill": config.kill.max_inflight, "cancel": config.broker.max_inflight}
@@ -251,7 +249,7 @@ class Engine:
     def _send(self, session: SessionState, lane: Lane, batch: list[CancelState], now: Now) -> None:
         """Register the cancels, then hand their frame to the session: no report can overtake its cancel."""
         desk, stats, target = self.desk, self.stats, self._config.venue.target
-        sent_at = format_utc(now.utc_us)
+        sent_at = self.events.at(now)
         reqid = session.take_reqid()
         frame = SentFrame(session, reqid, lane, batch)
         session.frames[reqid] = frame
@@ -299,54 +297,13 @@ class Engine:
             self._unready_since = None
             if self._announced_unavailable:
                 self._announced_unavailable = False
-                self._publish_announcement("worker_available", now)
+                self.events.availability("worker_available", None, now)
             return
         if self._unready_since is None:
             self._unready_since = now.mono
         waited = now.mono - self._unready_since
         if not self._announced_unavailable and not self.stopping and waited >= self._config.venue.unavailable_after:
             self._announced_unavailable = True
-            self._announcements += 1
-            self._publish_announcement("worker_unavailable", now)
-
-    def _publish_announcement(self, outcome: str, now: Now) -> None:
-        at = format_utc(now.utc_us)
-        event_id = wire.worker_event_id(self._worker, outcome, self._announcements)
-        error = None
-        if outcome == "worker_unavailable":
             why = self.sessions.last_loss or "no session became ready"
-            error = wire.CodeError("no_session", None, f"no venue session is ready: {why}")
-        body = wire.encode_event(
-            Event(
-                event_id=event_id,
-                command_id=None,
-                index=None,
-                outcome=outcome,
-                final=False,
-                sent="never",
-                order_live=None,
-                symbol=None,
-                cl_ord_id=None,
-                orig_cl_ord_id=None,
-                order_id=None,
-                order=None,
-                report=None,
-                error=error,
-                supersedes=None,
-                late=False,
-                attempt=0,
-                lane=None,
-                worker=self._worker,
-                session_id=None,
-                user_id=None,
-                app_id=None,
-                reason=None,
-                times=Times(None, None, None, None, at),
-            )
-        )
-        key = wire.routing_key(outcome, False, None)
-        headers: dict[str, str | bool] = {"final": False}
-        self.stats.infos[outcome] += 1
-        self.outbox.publish(
-            OutEvent(event_id, "kill", key, body, outcome, False, None, None, headers, now.utc_us // 1_000_000), now
-        )
+            error = CodeError("no_session", None, f"no venue session is ready: {why}")
+            self.events.availability("worker_unavailable", error, now)

@@ -12,6 +12,7 @@ from worker.core.clock import Now
 from worker.core.command import CommandState
 from worker.core.desk import Desk
 from worker.core.effects import Effect, OutEvent, Settle, Settlement
+from worker.core.events import Events
 from worker.core.facts import CommandDelivered, Delivery
 from worker.core.outbox import LANES, Outbox
 from worker.core.stats import Stats
@@ -47,10 +48,18 @@ class Intake:
     """All commands in flight by command id, and a bounded memory of ended ones."""
 
     def __init__(
-        self, config: Config, desk: Desk, sweeps: Sweeps, outbox: Outbox, effects: list[Effect], stats: Stats
+        self,
+        config: Config,
+        desk: Desk,
+        events: Events,
+        sweeps: Sweeps,
+        outbox: Outbox,
+        effects: list[Effect],
+        stats: Stats,
     ) -> None:
         self._config = config
         self._desk = desk
+        self._events = events
         self._sweeps = sweeps
         self._outbox = outbox
         self._effects = effects
@@ -129,7 +138,8 @@ class Intake:
 
     def _end_whole(self, state: CommandState, outcome: str, digest_hex: str, error: InputError, now: Now) -> None:
         self._verdicts.add(state)
-        self._desk.whole_command(state, outcome, digest_hex, error, now)
+        state.unfinished = 1
+        self._events.whole_command(state, outcome, digest_hex, error, now)
 
     # -- known before
 
@@ -220,7 +230,7 @@ class Intake:
                 ),
                 now,
             )
-            self._desk.reply(event, state.context.reply_to)
+            self._events.reply(event, state.context)
 
     # -- new
 
@@ -238,9 +248,9 @@ class Intake:
                 self._desk.inflight.enter(cancel)
             else:
                 invalid.append(item)
-        state.unfinished = len(state.cancels)
+        state.unfinished = len(items)
         for item in invalid:
-            self._desk.invalid_item(state, item, now)
+            self._events.invalid_item(state, item, now)
         if state.context.delivery_count + 1 >= self._config.broker.suspect_after:
             state.suspect = True
             self._suspects[lane].append(state)

@@ -211,6 +211,11 @@ class Sweep:
         swept.closed = swept.done = answer.outcome in ("canceled", "already_closed")
         return swept.done
 
+    @property
+    def has_sent(self) -> bool:
+        """Whether any cancel of it was handed to a socket."""
+        return any(o.sent or (o.cancel is not None and o.cancel.attempt) for o in self.orders.values())
+
     def is_unfinished(self, cancel: CancelState) -> bool:
         """Whether the order of an ended cancel has still no final."""
         swept = self.orders.get(cancel.item.order_id or "")

@@ -11,6 +11,7 @@ from worker.core.clock import Now
 from worker.core.command import CommandState
 from worker.core.desk import Desk
 from worker.core.effects import Effect, Note, SearchAudit
+from worker.core.events import Events
 from worker.core.facts import AuditSearched
 from worker.core.reconcile import start_date
 from worker.core.session import SessionState, Subscription
@@ -45,9 +46,12 @@ SEARCHES: Final = 3
 class Sweeps:
     """The mass cancels under way, oldest first."""
 
-    def __init__(self, config: Config, desk: Desk, book: OpenOrders, effects: list[Effect], stats: Stats) -> None:
+    def __init__(
+        self, config: Config, desk: Desk, events: Events, book: OpenOrders, effects: list[Effect], stats: Stats
+    ) -> None:
         self._config = config
         self._desk = desk
+        self._events = events
         self._book = book
         self._effects = effects
         self._stats = stats
@@ -171,9 +175,7 @@ class Sweeps:
             if sweep.stage == "sweeping" and now.mono >= sweep.next_progress:
                 sweep.next_progress = now.mono + PROGRESS_EVERY_S
                 sweep.progress_count += 1
-                self._desk.mass_event(
-                    sweep.command, "mass_progress", sweep.ledger(now), None, sweep.progress_count, now
-                )
+                self._events.mass_progress(sweep, sweep.progress_count, now)
 
     def _advance(self, sweep: Sweep, session: SessionState | None, now: Now) -> None:
         snapshot = sweep.snapshot
@@ -232,7 +234,7 @@ class Sweeps:
         if cancel.phase is Phase.FINAL:
             answer = Answer(outcome, live=False)
             if sweep.answered(cancel, answer):
-                self._desk.publish_final(cancel, answer, now)
+                self._events.final(cancel, answer, now)
         else:
             self._desk.finish(cancel, outcome, now, live=False)
 
@@ -281,14 +283,11 @@ class Sweeps:
 
     def _finish(self, sweep: Sweep, outcome: str, error: CodeError | None, now: Now) -> None:
         """Every order gets its final, then the mass cancel its one report with the closed ledger."""
-        command = sweep.command
         for swept in sweep.orders.values():
             if not swept.done:
                 self._end_order(sweep, swept, now)
-        ledger = sweep.ledger(now)
         self._end(sweep)
-        command.unfinished -= 1
-        self._desk.mass_event(command, outcome, ledger, error, None, now)
+        self._events.mass_final(sweep, outcome, error, now)
 
     def _end_order(self, sweep: Sweep, swept: SweptOrder, now: Now) -> None:
         """The final of an order that was not seen closed: its last answer, or that it was never sent."""
@@ -308,7 +307,7 @@ class Sweeps:
                 message = "the venue gave no conclusive word before the mass cancel ended"
                 answer = Answer("unresolved", swept.cancel.order_live, error=CodeError("unresolved", None, message))
         swept.answer = answer
-        self._desk.publish_final(swept.cancel, answer, now)
+        self._events.final(swept.cancel, answer, now)
 
     def next_due(self) -> float | None:
         """Monotonic seconds by which ``advance`` wants to be called."""
