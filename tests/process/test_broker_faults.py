@@ -1,0 +1,295 @@
+"""The broker goes, returns, refuses, runs out of memory: nothing is lost or doubled (contract 4.1, faults 2.1, 3)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.process.harness import AUDIT, COMMANDS, DEAD, RESULTS, Seen, Stage, cancel_of
+from tests.support.broker import Broker
+from tests.support.timing import SECOND, eventually
+from worker.demo.node import PrivateNode
+from worker.simulator import Behaviour, Script
+
+
+@pytest.fixture
+async def own_stage(private_node: PrivateNode, tmp_path: Path) -> AsyncIterator[Stage]:
+    """A stage on a node that the test may kill."""
+    async with Broker.on(private_node) as broker, Stage(broker, tmp_path) as made:
+        yield made
+
+
+def _node(stage: Stage) -> PrivateNode:
+    if stage.broker.node is None:
+        pytest.skip("needs a node of ours")
+    return stage.broker.node
+
+
+@pytest.mark.slow
+async def test_all_connections_are_closed_under_load(stage: Stage) -> None:
+    """An operator's rabbitmqctl: what is sent is followed to its final, what is not comes back, each once by id."""
+    _node(stage)
+    await stage.open(Script(behaviour=Behaviour(gap=0.05, jitter=0.3)))
+    worker = await stage.start(venue__rate_limit=150.0)
+    orders = stage.place(300)
+    commands = [orders[n : n + 3] for n in range(0, 300, 3)]
+    for of in commands[:80]:
+        await stage.publish([cancel_of(o) for o in of], lane="kill" if of[0] < "8" else "cancel")
+    for n in (1, 2, 3):
+        await eventually(lambda: len(stage.finals_by_cancel()) >= 40 * n, 15 * SECOND)  # noqa: B023
+        await stage.broker.close_connections()
+    for of in commands[80:]:
+        await stage.publish([cancel_of(o) for o in of])
+    await stage.settled(40 * SECOND)
+    await worker.until_ready()
+    await stage.end_all()
+    finals = stage.check_finals(once=False)
+    assert len(finals) == 300 and {e.outcome for e in finals.values()} == {"canceled"}
+    stage.check_truth()
+    stage.check_no_blind_resend()
+    stored = {e.event_id for e in await stage.audited()}
+    assert {e.event_id for e in finals.values()} <= stored
+
+
+@pytest.mark.slow
+async def test_the_node_is_killed_under_load(own_stage: Stage) -> None:
+    stage = own_stage
+    node = _node(stage)
+    await stage.open(Script(behaviour=Behaviour(gap=0.05, jitter=0.5)))
+    await stage.declare()
+    declared = time.monotonic()
+    worker = await stage.start(venue__rate_limit=100.0)
+    await stage.publish_each(stage.place(50))
+    await stage.settled()
+    # A node that dies within seconds of the first declaration may not bring its queues back for minutes (faults A30).
+    await eventually(lambda: time.monotonic() - declared > 8, 10)
+    orders = stage.place(250)
+    for n in range(0, 250, 5):
+        await stage.publish([cancel_of(o) for o in orders[n : n + 5]])
+    await eventually(lambda: len(stage.finals_by_cancel()) >= 100, 15 * SECOND)
+    await node.kill()
+    reasons = await worker.until_unready("lane", 15 * SECOND)
+    assert reasons
+    # What is in flight at the venue comes to its end there; its events wait.
+    await stage.venue.until(lambda: all(not stage.venue.order(s.order_id or "").busy for s in stage.venue.cancels), 10)
+    await node.start()
+    await worker.until_ready(60 * SECOND)
+    await stage.settled(60 * SECOND)
+    await stage.end_all()
+    finals = stage.check_finals(once=False)
+    assert len(finals) == 300 and {e.outcome for e in finals.values()} == {"canceled"}
+    stage.check_truth()
+    stage.check_no_blind_resend()
+    stored = {e.event_id for e in await stage.audited()}
+    assert {e.event_id for e in finals.values()} <= stored, "published before the audit stream was there (faults A29)"
+
+
+@pytest.mark.slow
+async def test_a_frozen_broker_is_noticed_and_nothing_is_lost(own_stage: Stage) -> None:
+    stage = own_stage
+    node = _node(stage)
+    await stage.open(Script(behaviour=Behaviour(gap=0.05)))
+    worker = await stage.start(broker__heartbeat=1, broker__connect_timeout=2.0)
+    await stage.publish_each(stage.place(20))
+    await stage.settled()
+    await stage.publish_each(stage.place(20))
+    node.pause()
+    try:
+        await worker.until_unready("lane", 15 * SECOND)
+    finally:
+        node.resume()
+    await worker.until_ready(60 * SECOND)
+    await stage.settled(60 * SECOND)
+    await stage.end_all()
+    assert len(stage.check_finals(once=False)) == 40
+    stage.check_truth()
+    stage.check_no_blind_resend()
+
+
+async def test_nothing_is_published_before_the_audit_stream_is_there(stage: Stage) -> None:
+    """faults A29, with declare = false, where the worker may only wait for it."""
+    _node(stage)
+    await stage.open(Script(behaviour=Behaviour(pending=False, delay=1.5)))
+    await stage.declare()
+    worker = await stage.start(broker__declare=False)
+    await stage.publish_each(stage.place(20))
+    await stage.venue.until(lambda: len(stage.venue.cancels) == 20, 10)
+    await stage.broker.delete_queue(AUDIT)
+    await stage.broker.close_connections()
+    await worker.until_unready(AUDIT)
+    await stage.venue.until(lambda: not any(t.open for t in stage.venue.truth().values()), 10)
+    assert stage.events.finals() == []
+    await stage.declare()
+    await worker.until_ready()
+    await stage.settled()
+    finals = stage.check_finals(once=False)
+    stored = {e.event_id for e in await stage.audited()}
+    assert {e.event_id for e in finals.values()} <= stored
+    await stage.end_all()
+
+
+async def test_with_declare_the_audit_stream_is_made_again(stage: Stage) -> None:
+    _node(stage)
+    await stage.open()
+    worker = await stage.start()
+    await stage.publish_each(stage.place(3))
+    await stage.settled()
+    await stage.broker.delete_queue(AUDIT)
+    await stage.broker.close_connections()
+    seen = len(stage.events.seen)
+    await stage.publish_each(stage.place(3))
+    await stage.settled()
+    await worker.until_ready()
+    stored = {e.event_id for e in await _read_all(stage, 6)}
+    assert stored == {e.event_id for e in stage.events.seen[seen:]}
+    await stage.end_all()
+
+
+async def _read_all(stage: Stage, count: int) -> list[Seen]:
+    return [Seen(m.body, m) for m in await stage.broker.read_stream(AUDIT, count)]
+
+
+async def test_an_event_that_no_queue_takes_holds_its_command_and_says_so(stage: Stage) -> None:
+    await stage.open()
+    worker = await stage.start(results__retry_max=1.0)
+    await stage.publish_each(stage.place(2))
+    await stage.settled()
+    channel = await stage.broker.channel()
+    for queue in ("watch", AUDIT):
+        await (await channel.get_queue(queue, ensure=False)).unbind(RESULTS, "#")
+    before = len(stage.events.seen)
+    await stage.publish_each(stage.place(5))
+    reasons = await worker.until_unready("refused")
+    assert any("no queue takes it" in reason for reason in reasons)
+    assert len(stage.events.seen) == before
+    assert "event_refused" in worker.log()
+    assert await stage.broker.depth(DEAD) == 0
+    for queue in ("watch", AUDIT):
+        await (await channel.get_queue(queue, ensure=False)).bind(RESULTS, "#")
+    await stage.settled()
+    await worker.until_ready()
+    stage.check_finals(once=True)
+    await stage.end_all()
+
+
+async def test_a_full_foreign_queue_turns_events_into_nacks_until_it_is_healed(stage: Stage) -> None:
+    """The others stored it already: they get it again, under the same id."""
+    await stage.open()
+    full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    await stage.broker.declare_queue("careless", kind="classic", arguments=full, bind=[(RESULTS, "final.#")])
+    worker = await stage.start(results__retry_max=0.5)
+    await stage.publish_each(stage.place(10))
+    reasons = await worker.until_unready("refused by a queue")
+    assert any("refused" in reason for reason in reasons)
+    metrics = (await worker.get("/metrics"))[1]
+    assert any("nack" in line and not line.endswith(" 0.0") for line in metrics.splitlines() if line[0] != "#")
+    await stage.broker.delete_queue("careless")
+    await stage.settled()
+    await worker.until_ready()
+    await stage.end_all()
+    finals = stage.check_finals(once=False)
+    assert len(finals) == 10 and max(stage.sends().values()) == 1
+    assert len(stage.events.finals()) > 10, "nothing was repeated: the queue was never full"
+
+
+@pytest.mark.slow
+async def test_a_memory_alarm_delays_events_and_stops_no_cancel(own_stage: Stage) -> None:
+    stage = own_stage
+    node = _node(stage)
+    await stage.open(Script(behaviour=Behaviour(pending=False)))
+    worker = await stage.start()
+    orders = stage.place(150)
+    await stage.publish_each(orders[:50])
+    await stage.settled()
+    # Commands that wait in the queue when the alarm begins: the publisher of the test would be blocked as well.
+    await worker.terminate()
+    await stage.publish_each(orders[50:])
+    await node.ctl("set_vm_memory_high_watermark", "0.0001")
+    worker = stage.worker()
+    worker.spawn()
+    try:
+        await worker.until_unready("blocks publishing", 20 * SECOND)
+        await stage.venue.until(lambda: len(stage.venue.cancels) == 150, 20 * SECOND)
+        assert stage.missing(), "the events went through the alarm: nothing was tested"
+    finally:
+        await node.ctl("set_vm_memory_high_watermark", "0.6")
+    await worker.until_ready(30 * SECOND)
+    await stage.settled(30 * SECOND)
+    await stage.end_all()
+    stage.check_finals(once=False)
+    assert max(stage.sends().values()) == 1
+    stage.check_truth()
+
+
+async def test_the_commands_queue_is_deleted_and_made_again(stage: Stage) -> None:
+    await stage.open()
+    worker = await stage.start()
+    await stage.publish_each(stage.place(5))
+    await stage.settled()
+    await stage.broker.delete_queue(COMMANDS)
+    reasons = await worker.until_unready(COMMANDS)
+    assert any("the cancel lane is not consumed" in reason for reason in reasons)
+    killed = await stage.publish([cancel_of(stage.place(1)[0])], lane="kill")
+    await eventually(lambda: stage.events.outcomes(killed)[-1:] == ["canceled"])
+    await stage.declare()
+    await worker.until_ready()
+    await stage.publish_each(stage.place(5))
+    await stage.settled()
+    stage.check_finals(once=True)
+    await stage.end_all()
+
+
+async def test_the_results_exchange_is_deleted_and_made_again(stage: Stage) -> None:
+    await stage.open(Script(behaviour=Behaviour(pending=False)))
+    worker = await stage.start()
+    await stage.publish_each(stage.place(5))
+    await stage.settled()
+    await stage.broker.delete_exchange(RESULTS)
+    await stage.publish_each(stage.place(5))
+    # With declare = true the worker makes it again and binds the audit stream; others bind for themselves.
+    await worker.until_ready()
+    await stage.empty()
+    await stage.end_all()
+    assert len({event.event_id for event in await _read_all(stage, 10)}) == 10
+
+
+@pytest.mark.slow
+async def test_kill_commands_pass_a_backlog(stage: Stage) -> None:
+    """The kill lane is done while the normal lane waits behind its rate limit (contract 4.5)."""
+    await stage.open(Script(behaviour=Behaviour(pending=False)))
+    await stage.declare()
+    backlog = stage.place(400)
+    await stage.publish_each(backlog)
+    await stage.start(venue__rate_limit=50.0)
+    await eventually(stage.events.finals)
+    began = time.monotonic()
+    killed = [await stage.publish([cancel_of(o)], lane="kill") for o in stage.place(20)]
+    await eventually(lambda: all(stage.events.outcomes(c)[-1:] == ["canceled"] for c in killed), 5 * SECOND)
+    took = time.monotonic() - began
+    left = len(stage.missing())
+    assert left > 100, f"no backlog any more: {left}"
+    print(f"20 kill commands past a backlog of {left}: {took:.2f} s")
+    await stage.settled(30 * SECOND)
+    stage.check_finals(once=True)
+
+
+async def test_the_broker_url_may_name_several_brokers(stage: Stage) -> None:
+    await stage.open()
+    worker = await stage.start(broker__url=f"amqp://guest:guest@127.0.0.1:1/,{stage.broker.url}")
+    await stage.publish_each(stage.place(2))
+    await stage.settled()
+    assert await worker.readiness() == []
+
+
+async def test_a_wrong_password_is_named_and_not_shown(stage: Stage) -> None:
+    await stage.open()
+    url = stage.broker.url.replace("@", "wrong-password@")
+    worker = stage.worker(broker__url=url)
+    worker.spawn()
+    reasons = await worker.until_unready("topology: ", 10 * SECOND)
+    reasons = await worker.until_unready("ACCESS_REFUSED", 10 * SECOND)
+    assert reasons and "wrong-password" not in worker.log()
+    assert await worker.terminate() == 0
