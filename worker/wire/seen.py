@@ -41,6 +41,29 @@ class SeenTimes(Struct, frozen=True):
     published: str | None = None
 
 
+class SeenMass(Struct, frozen=True):
+    """``mass``, the ledger of a mass cancel (contract section 5): orders by what became of them.
+
+    ``remaining`` holds the OrderIDs that are not proven closed.
+    """
+
+    matched: int = 0
+    canceled: int = 0
+    already_closed: int = 0
+    rejected: int = 0
+    unknown: int = 0
+    unsent: int = 0
+    remaining: tuple[str, ...] = ()
+    sweeps: int = 0
+    restarted: bool = False
+    elapsed_ms: float = 0.0
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether every matched order is in exactly one of the other counts."""
+        return self.matched == self.canceled + self.already_closed + self.rejected + self.unknown + self.unsent
+
+
 class SeenEvent(Struct, frozen=True):
     """One event. ``index`` None: it is about the command as a whole; ``order_live`` None: not known.
 
@@ -69,6 +92,7 @@ class SeenEvent(Struct, frozen=True):
     user_id: str | None = None
     reason: str | None = None
     times: SeenTimes = SeenTimes()
+    mass: SeenMass | None = None
 
     @property
     def told(self) -> str:
