@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from worker.core.clock import Now
 from worker.core.effects import (
@@ -132,10 +132,23 @@ class Runner:
         self._loop = loop
         self._consumers: dict[Lane, ConsumerLike] = {}
         self._publishers: dict[Lane, PublisherLike] = {}
-        self._pool: PoolLike | None = None
+        self._pool: PoolLike
         self._timer: Timer | None = None
         self._tick_due = 0.0
         self._flush_scheduled = False
+        self._batch_now: Now | None = None
+        self._outlets: dict[type[Effect], Callable[[Any], None]] = {
+            Publish: self._publish,
+            SendText: self._send_text,
+            Settle: self._settle,
+            Reply: self._reply,
+            Consume: self._consume,
+            DropSession: self._drop_session,
+            SessionIsReady: self._session_is_ready,
+            SearchAudit: self._search_audit,
+            Note: self._note,
+            Stopped: self._stopped,
+        }
 
     def attach(
         self, consumers: dict[Lane, ConsumerLike], publishers: dict[Lane, PublisherLike], pool: PoolLike
@@ -167,7 +180,11 @@ class Runner:
     # -- the engine's turn
 
     def _step(self, fact: Fact) -> None:
-        self.engine.step(fact, self._now())
+        """All facts of one read of a socket happen at one instant; frames are filled at one of their own."""
+        now = self._batch_now
+        if now is None:
+            now = self._batch_now = self._now()
+        self.engine.step(fact, now)
         if self.engine.effects:
             self._perform()
         if not self._flush_scheduled:
@@ -183,11 +200,11 @@ class Runner:
 
     def batch_ended(self) -> None:
         """All that one read had to tell was told: fill frames and hand them to the sockets, now."""
+        self._batch_now = None
         self.engine.flush(self._now())
         if self.engine.effects:
             self._perform()
-        if self._pool is not None:
-            self._pool.flush()
+        self._pool.flush()
 
     def _perform(self) -> None:
         effects = self.engine.effects
@@ -198,35 +215,42 @@ class Runner:
                 self._carry_out(effect)
 
     def _carry_out(self, effect: Effect) -> None:
-        match effect:
-            case Publish():
-                event = effect.event
-                self.engine.stats.events_published[event.lane] += 1
-                self._publishers[event.lane].publish(event)
-                if event.final and not event.logged:
-                    self._log_final(event)
-            case SendText():
-                assert self._pool is not None
-                self._pool.send(effect.session, effect.data)
-            case Settle():
-                self._consumers[effect.delivery.lane].settle(effect.delivery, effect.how)
-            case Reply():
-                self.engine.stats.replies += 1
-                self._publishers[effect.event.lane].reply(effect.event, effect.reply_to)
-            case Consume():
-                self._consumers[effect.lane].consume(effect.on)
-            case DropSession():
-                assert self._pool is not None
-                self._pool.drop(effect.session, effect.reason)
-            case SessionIsReady():
-                assert self._pool is not None
-                self._pool.session_ready(effect.session)
-            case Note():
-                getattr(self._log, effect.level)(effect.name, **effect.fields)
-            case SearchAudit():
-                self._host.search_audit(effect.command_id, effect.event_id, effect.since_us)
-            case Stopped():
-                self._host.stopped()
+        self._outlets[type(effect)](effect)
+
+    def _publish(self, effect: Publish) -> None:
+        event = effect.event
+        self.engine.stats.events_published[event.lane] += 1
+        self._publishers[event.lane].publish(event)
+        if event.final and not event.logged:
+            self._log_final(event)
+
+    def _send_text(self, effect: SendText) -> None:
+        self._pool.send(effect.session, effect.data)
+
+    def _settle(self, effect: Settle) -> None:
+        self._consumers[effect.delivery.lane].settle(effect.delivery, effect.how)
+
+    def _reply(self, effect: Reply) -> None:
+        self.engine.stats.replies += 1
+        self._publishers[effect.event.lane].reply(effect.event, effect.reply_to)
+
+    def _consume(self, effect: Consume) -> None:
+        self._consumers[effect.lane].consume(effect.on)
+
+    def _drop_session(self, effect: DropSession) -> None:
+        self._pool.drop(effect.session, effect.reason)
+
+    def _session_is_ready(self, effect: SessionIsReady) -> None:
+        self._pool.session_ready(effect.session)
+
+    def _search_audit(self, effect: SearchAudit) -> None:
+        self._host.search_audit(effect.command_id, effect.event_id, effect.since_us)
+
+    def _note(self, effect: Note) -> None:
+        getattr(self._log, effect.level)(effect.name, **effect.fields)
+
+    def _stopped(self, effect: Stopped) -> None:
+        self._host.stopped()
 
     def _log_final(self, event: OutEvent) -> None:
         event.logged = True

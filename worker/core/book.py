@@ -17,6 +17,9 @@ MOST_ORDERS: Final = 200_000
 MOST_CLOSED: Final = 20_000
 """Closed orders remembered, so that reports out of order do not open them again."""
 
+NO_NEWS: Final = frozenset({"PendingCancel", "PendingReplace", "CancelRejected", "Rejected"})
+"""Reports about a request: that its order works was known before, and if not, a snapshot finds it."""
+
 
 class OpenOrders:
     """Orders last seen working, by OrderID, each with the record that showed it."""
@@ -32,7 +35,7 @@ class OpenOrders:
     def note(self, record: Record) -> None:
         """Take in a report or an Order record."""
         order_id = record.order_id
-        if order_id is None or venue.names_no_order(order_id):
+        if record.exec_type in NO_NEWS or order_id is None or venue.names_no_order(order_id):
             return
         live = live_after(record)
         if live is False:
@@ -40,12 +43,7 @@ class OpenOrders:
             self._closed[order_id] = None  # a replay may tell of its beginning after its end
             if len(self._closed) > MOST_CLOSED:
                 del self._closed[next(iter(self._closed))]
-        elif (
-            live
-            and order_id not in self._orders
-            and order_id not in self._closed
-            and record.exec_type not in ("CancelRejected", "Rejected")
-        ):
+        elif live and order_id not in self._orders and order_id not in self._closed:
             self._orders[order_id] = record
             if len(self._orders) > self._most:
                 del self._orders[next(iter(self._orders))]

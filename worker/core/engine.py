@@ -8,7 +8,8 @@ against its deadline at ``now`` (faults I4).
 
 from __future__ import annotations
 
-from typing import Final, Literal, assert_never
+from collections.abc import Callable
+from typing import Any, Final, Literal
 
 from worker.config import Config
 from worker.core.batch import FRAME_OVERHEAD_BYTES, LaneQueue, RateBudget, element, element_bytes
@@ -77,55 +78,73 @@ class Engine:
         self._frame_rate = RateBudget(config.venue.frames_per_second)
         self._bounds: Final = {"kill": config.kill.max_inflight, "cancel": config.broker.max_inflight}
         self._flush_due: float | None = None
+        self._reactions: dict[type[Fact], Callable[[Any, Now], None]] = {
+            FrameReceived: self._frame_received,
+            CommandDelivered: self.intake.taken,
+            EventConfirmed: self._event_confirmed,
+            EventNacked: self._event_nacked,
+            EventReturned: self._event_returned,
+            PublisherUp: self._publisher_up,
+            PublisherLost: self._publisher_lost,
+            ConsumerUp: self._consumer_up,
+            ConsumerStopped: self._consumer_stopped,
+            ConsumerLost: self._consumer_lost,
+            SessionOpened: self.sessions.opened,
+            SessionLost: self._session_lost,
+            AuditSearched: self._audit_searched,
+            StopAsked: self._stop_asked,
+            GraceOver: self._grace_over,
+        }
 
     # -- facts
 
     def step(self, fact: Fact, now: Now) -> None:
         """Take in one fact; what is to be done is appended to ``effects``."""
-        match fact:
-            case FrameReceived():
-                self.sessions.received(fact, now)
-                self._steer()
-            case CommandDelivered():
-                self.intake.taken(fact, now)
-            case EventConfirmed():
-                self.stats.events_confirmed[fact.event.lane] += 1
-                self.intake.confirmed(fact.event, now)
-                self._stop_if_done(now)
-            case EventNacked():
-                self.stats.events_nacked[fact.event.lane] += 1
-                self._refused(fact.event, "refused by a queue bound to the results exchange", now)
-            case EventReturned():
-                self.stats.events_returned[fact.event.lane] += 1
-                self._refused(fact.event, f"no queue takes it: {fact.code} {fact.text}", now)
-            case PublisherUp():
-                self.outbox.publisher_up(fact.lane)
-            case PublisherLost():
-                self.outbox.publisher_lost(fact.lane)
-            case ConsumerUp():
-                self.consumers[fact.lane] = "idle"
-                self._steer()
-            case ConsumerStopped():
-                self._consumer_stopped(fact.lane, now)
-            case ConsumerLost():
-                self.consumers[fact.lane] = "down"
-                self.intake.deliveries_lost(fact.lane, now)
-                self._stop_if_done(now)
-            case SessionOpened():
-                self.sessions.opened(fact, now)
-            case SessionLost():
-                self.sessions.lost(fact, now)
-                self._steer()
-            case AuditSearched():
-                command = self.sweeps.searched(fact, now)
-                if command is not None:
-                    self.intake.settle_if_done(command)
-            case StopAsked():
-                self._stop_asked(now)
-            case GraceOver():
-                self._grace_over()
-            case _:
-                assert_never(fact)
+        self._reactions[type(fact)](fact, now)
+
+    def _frame_received(self, fact: FrameReceived, now: Now) -> None:
+        was_ready = self.sessions.ready
+        self.sessions.received(fact, now)
+        if self.sessions.ready is not was_ready:
+            self._steer()
+
+    def _event_confirmed(self, fact: EventConfirmed, now: Now) -> None:
+        self.stats.events_confirmed[fact.event.lane] += 1
+        self.intake.confirmed(fact.event, now)
+        if self.stopping:
+            self._stop_if_done(now)
+
+    def _event_nacked(self, fact: EventNacked, now: Now) -> None:
+        self.stats.events_nacked[fact.event.lane] += 1
+        self._refused(fact.event, "refused by a queue bound to the results exchange", now)
+
+    def _event_returned(self, fact: EventReturned, now: Now) -> None:
+        self.stats.events_returned[fact.event.lane] += 1
+        self._refused(fact.event, f"no queue takes it: {fact.code} {fact.text}", now)
+
+    def _publisher_up(self, fact: PublisherUp, now: Now) -> None:
+        self.outbox.publisher_up(fact.lane)
+
+    def _publisher_lost(self, fact: PublisherLost, now: Now) -> None:
+        self.outbox.publisher_lost(fact.lane)
+
+    def _consumer_up(self, fact: ConsumerUp, now: Now) -> None:
+        self.consumers[fact.lane] = "idle"
+        self._steer()
+
+    def _consumer_lost(self, fact: ConsumerLost, now: Now) -> None:
+        self.consumers[fact.lane] = "down"
+        self.intake.deliveries_lost(fact.lane, now)
+        self._stop_if_done(now)
+
+    def _session_lost(self, fact: SessionLost, now: Now) -> None:
+        self.sessions.lost(fact, now)
+        self._steer()
+
+    def _audit_searched(self, fact: AuditSearched, now: Now) -> None:
+        command = self.sweeps.searched(fact, now)
+        if command is not None:
+            self.intake.settle_if_done(command)
 
     def _refused(self, event: OutEvent, reason: str, now: Now) -> None:
         wait = self.outbox.refused_by_broker(event, reason, now)
@@ -153,17 +172,17 @@ class Engine:
                 self.consumers[lane] = "stopping"
                 self.effects.append(Consume(lane, False))
 
-    def _consumer_stopped(self, lane: Lane, now: Now) -> None:
+    def _consumer_stopped(self, fact: ConsumerStopped, now: Now) -> None:
         """No delivery is on its way any more: now is the one moment to hand back what was not sent."""
-        self.consumers[lane] = "idle"
+        self.consumers[fact.lane] = "idle"
         if self.stopping or not self.sessions.ready:
-            self.intake.hand_back_unsent(lane, now)
+            self.intake.hand_back_unsent(fact.lane, now)
         self._steer()
         self._stop_if_done(now)
 
     # -- stopping
 
-    def _stop_asked(self, now: Now) -> None:
+    def _stop_asked(self, fact: StopAsked, now: Now) -> None:
         self.stopping = True
         self._steer()
         for lane in LANES:
@@ -171,7 +190,7 @@ class Engine:
                 self.intake.hand_back_unsent(lane, now)
         self._stop_if_done(now)
 
-    def _grace_over(self) -> None:
+    def _grace_over(self, fact: GraceOver, now: Now) -> None:
         self.intake.hand_back_all()
         self._stop()
 
@@ -277,6 +296,7 @@ class Engine:
     def tick(self, now: Now) -> None:
         """Act on every time that has come: Pings, time-outs, look-ups, retries, announcements."""
         self.sessions.tick(now)
+        self._steer()  # a snapshot may have ended by its timer
         self.desk.tick(now)
         self.outbox.tick(now)
         self._announce(now)

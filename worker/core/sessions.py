@@ -164,7 +164,7 @@ class Sessions:
         overlap_us = int(self._settings.overlap * 1e6)
         since = now.utc_us + session.clock_offset_us
         if self._last_report_at is not None:
-            since = min(since, parse_utc(self._last_report_at))
+            since = min(since, self._last_report_us(since))
         sent = [
             c.sent_mono for s in self._sessions.values() for f in s.frames.values() for c in f.cancels if c.frame is f
         ]
@@ -172,6 +172,13 @@ class Sessions:
             since = min(since, now.utc_us + session.clock_offset_us - int((now.mono - min(sent)) * 1e6))
         session.subscribe_reports(start_date(since - overlap_us, 0), now)
         self._refresh(now)
+
+    def _last_report_us(self, now_us: int) -> int:
+        assert self._last_report_at is not None
+        try:
+            return parse_utc(self._last_report_at)
+        except ValueError:  # a report carried a Timestamp that is none
+            return now_us - int(self._settings.lookback * 1e6)
 
     # -- streams
 
@@ -237,12 +244,7 @@ class Sessions:
         return news
 
     def _note_report_time(self, timestamp: str | None) -> None:
-        last = self._last_report_at
-        if timestamp is not None and (last is None or venue.stamp(timestamp) > venue.stamp(last)):
-            try:
-                parse_utc(timestamp)
-            except ValueError:
-                return
+        if timestamp is not None and venue.stamp(timestamp) > venue.stamp(self._last_report_at):
             self._last_report_at = timestamp
 
     def _judge(self, sub: Subscription, session: SessionState, now: Now) -> None:

@@ -137,6 +137,8 @@ def is_zero(quantity: str | int | float | None) -> bool:
     """True for a quantity that says nothing is left; an absent or unreadable one says nothing."""
     if quantity is None or quantity == "":
         return False
+    if quantity == "0":
+        return True
     if isinstance(quantity, str):
         digits = quantity.strip().lstrip("+-").replace(".", "", 1)
         return digits.isascii() and digits.isdigit() and not digits.strip("0")
