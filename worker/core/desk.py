@@ -125,8 +125,9 @@ class Desk:
             case "cancel_rejected":
                 self.finish(cancel, "cancel_rejected", now, raw=raw, live=True, error=reject_error(record))
             case "pending":
-                # Another's PendingCancel says nothing new of a cancel that is not sent, or that is being asked about.
-                waits = ours or cancel.phase in (Phase.SENT, Phase.RUNNING)
+                # Another's PendingCancel says nothing new of a cancel that is not sent, that is being asked about, or
+                # that waits for the end of just that other one.
+                waits = ours or cancel.phase is Phase.SENT
                 if ours or not old:
                     working = None if venue.is_zero(record.leaves_qty) else True
                     self._events.report(cancel, "pending_cancel", record, raw, exec_id, working, now)
@@ -138,7 +139,7 @@ class Desk:
             case _:
                 if ours or not old:
                     self._events.report(cancel, "report", record, raw, exec_id, live, now)
-                self._unsettled(cancel, verdict, record, raw, ours, now)
+                self._unsettled(cancel, verdict, record, raw, ours, now, replayed=replayed)
 
     def _settles_swept(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> bool:
         """In a mass cancel an order may close after its last cancel was refused: that is its final."""
@@ -154,7 +155,9 @@ class Desk:
             self._events.final(cancel, answer, now)
         return True
 
-    def _unsettled(self, cancel: CancelState, verdict: str, record: Record, raw: Raw, ours: bool, now: Now) -> None:
+    def _unsettled(
+        self, cancel: CancelState, verdict: str, record: Record, raw: Raw, ours: bool, now: Now, *, replayed: bool
+    ) -> None:
         """A report that is an answer but not yet an outcome: wait, or ask (contract section 3, reasons 0, 1, 3, 6)."""
         if verdict == "running":
             cancel.fresh = True
@@ -169,10 +172,11 @@ class Desk:
             self.inflight.enter(cancel)
         elif ours:
             cancel.reject = (record, Raw(bytes(raw)))
-            if verdict == "unknown" and cancel.unknown_since is None:
-                cancel.unknown_since = now.mono
         reasons = {"duplicate": "duplicate_id", "unknown": "unknown_order"}
-        if cancel.phase is not Phase.QUEUED or cancel.attempt or ours:
+        if cancel.phase is Phase.DOUBT and not replayed:
+            cancel.doubts += 1  # a look-up that began before this report can't say what became of the order after it
+            self._schedule_lookup(cancel, now)
+        elif cancel.phase is not Phase.QUEUED or cancel.attempt or ours:
             self.doubt(cancel, reasons.get(verdict, "unclear_report"), now, announce=False)
 
     @staticmethod
@@ -321,7 +325,7 @@ class Desk:
         if record is not None:
             if cancel.order_id is None and record.order_id is not None:
                 self.inflight.learn_order(cancel, record.order_id)
-            live = None if conclusion == "unclear" else conclusion not in ("canceled", "already_closed")
+            live = False if conclusion in ("canceled", "already_closed") else live_after(record)
             cancel.note_order(record, live)
             cancel.unknown_since = None
             if cancel.owns(record.cl_ord_id):

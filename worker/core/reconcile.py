@@ -25,6 +25,9 @@ FEW: Final = 8
 SINGLES_AT_ONCE: Final = 64
 """How many single-order questions an inquiry has open at the same time."""
 
+EARLY: Final = format_utc(0)
+"""StartDate of a question for one order, however old it is (protocol section 8, rule 5)."""
+
 MOST: Final = 10_000
 """How many cancels one inquiry covers; the rest waits for the next."""
 
@@ -58,7 +61,7 @@ class Query:
     def keep(self, record: Record) -> None:
         """Keep an Order record if it is one that the query is after: the newest per OrderID."""
         order_id = record.order_id
-        if order_id is None or not self.inquiry.is_about(record):
+        if order_id is None or not (order_id == self.order_id or self.inquiry.is_about(record)):
             return
         there = self.records.get(order_id)
         if there is None or venue.stamp(record.timestamp) >= venue.stamp(there.timestamp):
@@ -142,7 +145,9 @@ class Inquiry:
         self.waiting.extend(queries)
         while self.waiting and len(self.open_queries) < SINGLES_AT_ONCE:
             query = self.waiting.pop(0)
-            since = reports_since if query.stream == venue.EXECUTION_REPORT else orders_since
+            since = reports_since
+            if query.stream == venue.ORDER:
+                since = orders_since if query.order_id is None else EARLY
             self.open_queries.append(query)
             self.session.subscribe(query.stream, since, now, query=query, order_id=query.order_id, symbol=query.symbol)
 

@@ -107,7 +107,8 @@ class Sessions:
                 continue
             if self._settings.report_fanout == "all" and self._unbroken_since(cancel.sent_mono):
                 # Its reports come on another session, whose stream has not been interrupted since the send.
-                self._desk.detach(cancel)
+                if on_lost_session:
+                    self._desk.detach(cancel)
                 continue
             if on_lost_session and cancel.sent == "yes" and cancel.phase is Phase.SENT:
                 cancel.sent = "maybe"
@@ -138,6 +139,9 @@ class Sessions:
     def _unreadable(self, session: SessionState, reason: str, now: Now) -> None:
         self._stats.bad_frames += 1
         self._effects.append(Note("bad_frame", "warning", {"session_id": session.session_id, "reason": reason}))
+        for sub in session.subscriptions.values():
+            if sub.query is not None:
+                sub.query.spoil(reason)  # it may have been part of the answer
         if session.ready and session.carries_reports and now.mono >= self._reread_at + REREAD_AT_MOST_EVERY_S:
             self._reread_at = now.mono
             self._subscribe_reports(session, now)
