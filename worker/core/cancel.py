@@ -266,6 +266,8 @@ def _judge_other_reject(cancel: CancelState) -> Verdict:
 
 
 def _judge_reject(cancel: CancelState, record: Record) -> Verdict:
+    if record.cl_ord_id in cancel.earlier_ids:
+        return _judge_stale_reject(record)
     reason = _reject_code(record)
     status = record.ord_status
     if reason == venue.DUPLICATE_CL_ORD_ID:
@@ -281,6 +283,13 @@ def _judge_reject(cancel: CancelState, record: Record) -> Verdict:
     if reason == venue.TOO_LATE or not venue.status_is_known_open(status):
         return "look_up"
     return "cancel_rejected"
+
+
+def _judge_stale_reject(record: Record) -> Verdict:
+    """A reject of a send that a fresh ClOrdID has replaced: only that the order is closed is still of interest."""
+    status = record.ord_status
+    closed = venue.status_is_closed(record) and status != "Rejected" and not venue.is_canceled_word(status)
+    return "already_closed" if closed else "none"
 
 
 def _reject_code(record: Record) -> int | None:
