@@ -36,7 +36,7 @@ class Lookups:
                 cancels = list(dict.fromkeys(c for c in batch if c.phase is Phase.DOUBT))
                 if cancels:
                     inquiry = self._running[lane] = Inquiry(lane, session, cancels)
-                    self._ask(inquiry, inquiry.report_queries(), now)
+                    self._ask(inquiry, inquiry.report_queries(cancels), now)
 
     def _ask(self, inquiry: Inquiry, queries: list[Query], now: Now) -> None:
         settings, offset = self._settings, inquiry.session.clock_offset_us
@@ -55,6 +55,7 @@ class Lookups:
         if query.stream == venue.EXECUTION_REPORT:
             if query.ended == "venue":
                 inquiry.proven.update(query.covers)
+            self._believe_closed(inquiry, query, now)
         else:
             self._conclude(inquiry, query, now)
         self._ask(inquiry, [], now)
@@ -68,6 +69,7 @@ class Lookups:
     def _conclude(self, inquiry: Inquiry, query: Query, now: Now) -> None:
         whole_list = query.order_id is None and query.symbol is None
         missing: list[CancelState] = []
+        closed: list[CancelState] = []
         for cancel in query.covers:
             if not inquiry.still_asks(cancel):
                 continue
@@ -75,11 +77,32 @@ class Lookups:
             if record is None and whole_list and cancel.order_id is not None and query.ended == "venue":
                 missing.append(cancel)
                 continue
-            del inquiry.unanswered[cancel]
             proven = query.ended == "venue" and cancel in inquiry.proven
-            self._desk.concluded(cancel, conclude(cancel, record, proven), record, now)
+            conclusion = conclude(cancel, record, proven)
+            if record is not None and conclusion in ("canceled", "already_closed"):
+                inquiry.closed[cancel] = record
+                closed.append(cancel)
+                continue
+            del inquiry.unanswered[cancel]
+            self._desk.concluded(cancel, conclusion, record, now)
         if missing:
             self._ask(inquiry, inquiry.single_queries(missing), now)
+        if closed:
+            self._ask(inquiry, inquiry.report_queries(closed), now)
+
+    def _believe_closed(self, inquiry: Inquiry, query: Query, now: Now) -> None:
+        """A report comes before an Order record (contract 4.2): the order may have closed after its reports were read.
+
+        So they are read once more, and what then has no report that says so rests on the record. Without that a final
+        could come out a second time, or from another worker, with another ``report`` (contract section 3, Ids).
+        """
+        for cancel in query.covers:
+            record = inquiry.closed.pop(cancel, None)
+            if record is None or inquiry.unanswered.get(cancel) != cancel.doubts:
+                continue
+            if cancel.phase in (Phase.DOUBT, Phase.PENDING, Phase.RUNNING):
+                del inquiry.unanswered[cancel]
+                self._desk.concluded(cancel, conclude(cancel, record, True), record, now)
 
     def session_lost(self, session: SessionState) -> None:
         """What was asked on a lost session and not answered is asked again on another."""

@@ -84,7 +84,8 @@ class Inquiry:
 
     ``unanswered`` maps the cancels it has still to answer to the doubt it was asked about: an answer to an older doubt
     of a cancel is no answer. ``proven`` holds the cancels whose reports were read to an end that the venue gave: only
-    for those can an absence be believed.
+    for those can an absence be believed. ``closed`` holds Order records of closed orders until the reports were read
+    once more.
     """
 
     def __init__(self, lane: Lane, session: SessionState, cancels: list[CancelState]) -> None:
@@ -95,6 +96,7 @@ class Inquiry:
         self.open_queries: list[Query] = []
         self.waiting: list[Query] = []
         self.proven: set[CancelState] = set()
+        self.closed: dict[CancelState, Record] = {}
         self._order_ids = {c.order_id for c in cancels if c.order_id is not None}
         self._client_ids = {
             i for c in cancels if c.order_id is None for i in (*c.client_ids, c.cl_ord_id, *c.earlier_ids)
@@ -112,11 +114,11 @@ class Inquiry:
         """Whether the doubt about ``cancel`` that this inquiry was made for is still open."""
         return cancel.phase is Phase.DOUBT and self.unanswered.get(cancel) == cancel.doubts
 
-    def report_queries(self) -> list[Query]:
+    def report_queries(self, cancels: list[CancelState]) -> list[Query]:
         """First questions: the reports of each order if they are few with known OrderIDs, else all since a time."""
-        if len(self.cancels) <= FEW and all(c.order_id is not None for c in self.cancels):
-            return self._by_order(venue.EXECUTION_REPORT, self.cancels)
-        return [Query(self, venue.EXECUTION_REPORT, self.cancels)]
+        if len(cancels) <= FEW and all(c.order_id is not None for c in cancels):
+            return self._by_order(venue.EXECUTION_REPORT, cancels)
+        return [Query(self, venue.EXECUTION_REPORT, cancels)]
 
     def order_queries(self) -> list[Query]:
         """Second questions, for what the reports left open: the Order records."""
