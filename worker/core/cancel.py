@@ -43,6 +43,8 @@ class Phase(Enum):
     PARKED = "parked"
     FINAL = "final"
 
+    __hash__ = object.__hash__  # members are what they are; Enum's own hashes their names, in Python
+
 
 MOVES: Final[dict[Phase, frozenset[Phase]]] = {
     Phase.QUEUED: frozenset({Phase.SENT, Phase.PENDING, Phase.RUNNING, Phase.DOUBT, Phase.PARKED, Phase.FINAL}),
@@ -60,7 +62,7 @@ class IllegalMoveError(AssertionError):
     """A move outside ``MOVES``: a bug of the worker. Nothing was changed."""
 
 
-class CancelState:
+class CancelState(Struct, eq=False):
     """One cancel while it is in flight, and a little longer for reports that come after its final.
 
     ``key`` tells the cancel apart within its command in event ids: its index, or in a mass cancel its OrderID.
@@ -69,74 +71,47 @@ class CancelState:
     ``due`` is monotonic seconds; ``doubt_began`` is seconds on the clock that only runs while a session is ready.
     """
 
-    __slots__ = (
-        "alone",
-        "attempt",
-        "cl_ord_id",
-        "client_ids",
-        "command",
-        "doubt_began",
-        "doubtful_attempt",
-        "doubts",
-        "due",
-        "duplicate",
-        "earlier_ids",
-        "error",
-        "exec_ids",
-        "frame",
-        "fresh",
-        "index",
-        "item",
-        "key",
-        "lookups",
-        "order",
-        "order_id",
-        "order_live",
-        "phase",
-        "refused",
-        "reject",
-        "reported",
-        "sent",
-        "sent_at",
-        "sent_mono",
-        "session_id",
-        "transact_time",
-        "unknown_since",
-    )
+    command: CommandState
+    item: CancelItem
+    index: int = 0
+    key: int | str = 0
+    cl_ord_id: str = ""
+    order_id: str | None = None
+    client_ids: tuple[str, ...] = ()
+    earlier_ids: tuple[str, ...] = ()
+    phase: Phase = Phase.QUEUED
+    sent: Sent = "never"
+    attempt: int = 0
+    session_id: str | None = None
+    frame: SentFrame | None = None
+    transact_time: str | None = None
+    sent_at: str | None = None
+    sent_mono: float = 0.0
+    reported: str | None = None
+    due: float = 0.0
+    exec_ids: tuple[str, ...] = ()
+    order: OrderState | None = None
+    order_live: bool | None = None
+    reject: tuple[Record, Raw] | None = None
+    refused: CodeError | None = None
+    error: EventError | None = None
+    duplicate: bool = False
+    fresh: bool = False
+    alone: bool = False
+    lookups: int = 0
+    doubt_began: float | None = None
+    doubtful_attempt: int = -1
+    doubts: int = 0
+    unknown_since: float | None = None
 
-    def __init__(self, command: CommandState, item: CancelItem) -> None:
-        self.command = command
-        self.item = item
-        self.index = item.index
-        self.key: int | str = item.index
+    def __post_init__(self) -> None:
+        item = self.item
+        self.index = self.key = item.index
         self.cl_ord_id = item.cl_ord_id
         self.order_id = item.order_id
-        self.client_ids: tuple[str, ...] = () if item.orig_cl_ord_id is None else (item.orig_cl_ord_id,)
-        self.earlier_ids: tuple[str, ...] = ()
-        self.phase = Phase.QUEUED
-        self.sent: Sent = "never"
-        self.attempt = 0
-        self.session_id: str | None = None
-        self.frame: SentFrame | None = None
         self.transact_time = item.transact_time
-        self.sent_at: str | None = None
-        self.sent_mono = 0.0
-        self.reported: str | None = None
-        self.due = 0.0
-        self.exec_ids: tuple[str, ...] = ()
-        self.order: OrderState | None = None
-        self.order_live: bool | None = None
-        self.reject: tuple[Record, Raw] | None = None
-        self.refused: CodeError | None = None
-        self.error: EventError | None = None
-        self.duplicate = False
-        self.fresh = False
-        self.alone = False
-        self.lookups = 0
-        self.doubt_began: float | None = None
-        self.doubtful_attempt = -1
-        self.doubts = 0
-        self.unknown_since: float | None = None
+        if item.orig_cl_ord_id is not None:
+            self.client_ids = (item.orig_cl_ord_id,)
 
     def move(self, to: Phase) -> None:
         """Change the phase. Raises ``IllegalMoveError`` for a move outside ``MOVES`` and then changes nothing."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from worker.core.facts import Delivery
 from worker.wire.command import Context, Lane
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from worker.core.sweep import Sweep
 
 
-class CommandState:
+class CommandState(Struct, eq=False):
     """One command: its deliveries, its cancels, and the final events that must be confirmed before it is settled.
 
     ``deliveries`` has more than one entry when the publisher sent the command twice, and none while its delivery is
@@ -22,67 +24,43 @@ class CommandState:
     ``finals`` keeps what was said, for a later duplicate.
     """
 
-    __slots__ = (
-        "_headers",
-        "body_digest",
-        "cancels",
-        "command_id",
-        "context",
-        "dead",
-        "deadline_us",
-        "deliveries",
-        "enqueued",
-        "finals",
-        "handed_back",
-        "lane",
-        "received",
-        "received_us",
-        "redelivered",
-        "requeued",
-        "suspect",
-        "sweep",
-        "unconfirmed",
-        "unfinished",
-    )
+    command_id: str
+    context: Context
+    lane: Lane
+    delivery: Delivery
+    redelivered: bool
+    body_digest: bytes
+    received_us: int
+    received: str
+    enqueued: str | None
+    requeued: bool = False
+    deadline_us: int | None = None
+    unfinished: int = 0
+    unconfirmed: int = 0
+    dead: bool = False
+    suspect: bool = False
+    sweep: Sweep | None = None
+    deliveries: list[Delivery] = []
+    cancels: list[CancelState] = []
+    finals: list[OutEvent] = []
+    final_headers: dict[str, str | bool] | None = None
+    info_headers: dict[str, str | bool] | None = None
 
-    def __init__(
-        self,
-        command_id: str,
-        context: Context,
-        lane: Lane,
-        delivery: Delivery,
-        redelivered: bool,
-        body_digest: bytes,
-        received_us: int,
-        received: str,
-        enqueued: str | None,
-    ) -> None:
-        self.command_id = command_id
-        self.context = context
-        self.lane: Lane = lane
-        self.deliveries: list[Delivery] = [delivery]
-        self.redelivered = redelivered
+    def __post_init__(self) -> None:
+        context = self.context
+        self.deliveries.append(self.delivery)
         self.requeued = context.has_x_death or context.requeue_of is not None
-        self.body_digest = body_digest
-        self.received_us = received_us
-        self.received = received
-        self.enqueued = enqueued
         self.deadline_us = context.deadline_us
-        self.cancels: list[CancelState] = []
-        self.unfinished = 0
-        self.unconfirmed = 0
-        self.dead = False
-        self.suspect = False
-        self.sweep: Sweep | None = None
-        self.handed_back = False
-        self.finals: list[OutEvent] = []
-        self._headers: dict[bool, dict[str, str | bool]] = {}
 
     def headers(self, final: bool) -> dict[str, str | bool]:
         """AMQP headers of its events: ``command_id``, ``final``, and what it brought along (contract 2, 3)."""
-        headers = self._headers.get(final)
+        headers = self.final_headers if final else self.info_headers
         if headers is None:
-            headers = self._headers[final] = _event_headers(self.context, final)
+            headers = _event_headers(self.context, final)
+            if final:
+                self.final_headers = headers
+            else:
+                self.info_headers = headers
         return headers
 
     @property

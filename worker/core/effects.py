@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Settlement = Literal["ack", "dead_letter", "requeue"]
 
 
-class OutEvent:
+class OutEvent(Struct, eq=False):
     """One event on its way to ``cancel.results`` (contract section 3).
 
     It stays with the core until the broker confirmed it; the same object may be published several times, always
@@ -24,59 +24,23 @@ class OutEvent:
     timestamp in seconds. ``command`` is whom the confirm is reported to, ``cancel`` what the event is about.
     """
 
-    __slots__ = (
-        "body",
-        "cancel",
-        "command",
-        "command_id",
-        "correlation_id",
-        "event_id",
-        "failures",
-        "final",
-        "headers",
-        "in_flight",
-        "index",
-        "lane",
-        "logged",
-        "made_mono",
-        "outcome",
-        "routing_key",
-        "timestamp_s",
-    )
-
-    def __init__(
-        self,
-        event_id: str,
-        lane: Lane,
-        routing_key: str,
-        body: bytes,
-        outcome: str,
-        final: bool,
-        command_id: str | None,
-        correlation_id: str | None,
-        headers: dict[str, str | bool],
-        timestamp_s: int,
-        index: int | None = None,
-        command: CommandState | None = None,
-        cancel: CancelState | None = None,
-    ) -> None:
-        self.event_id = event_id
-        self.lane = lane
-        self.routing_key = routing_key
-        self.body = body
-        self.outcome = outcome
-        self.final = final
-        self.command_id = command_id
-        self.correlation_id = correlation_id
-        self.headers = headers
-        self.timestamp_s = timestamp_s
-        self.index = index
-        self.command = command
-        self.cancel = cancel
-        self.in_flight = False
-        self.logged = False
-        self.made_mono = 0.0
-        self.failures = 0
+    event_id: str
+    lane: Lane
+    routing_key: str
+    body: bytes
+    outcome: str
+    final: bool
+    command_id: str | None
+    correlation_id: str | None
+    headers: dict[str, str | bool]
+    timestamp_s: int
+    index: int | None = None
+    command: CommandState | None = None
+    cancel: CancelState | None = None
+    in_flight: bool = False
+    logged: bool = False
+    made_mono: float = 0.0
+    failures: int = 0
 
 
 class SendText(Struct, frozen=True, gc=False):
