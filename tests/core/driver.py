@@ -1,9 +1,9 @@
 """Drives one engine by hand: virtual time, a broker and a venue that do only what the test says.
 
-Nothing happens behind a test's back but two things: every fact is followed by a ``flush``, as in the runner; and the
+Nothing happens behind a test's back but three things: every fact is followed by a ``flush``, as in the runner; the
 venue answers each *question*, that is a ``subscribe`` of a look-up, at once, from the lists ``history`` (reports) and
-``orders`` (Order records), unless ``answering`` is off. Reports on cancels, confirms, losses, the passing of time are
-always the test's own lines.
+``orders`` (Order records), unless ``answering`` is off; it answers a ``Ping``, unless ``alive`` is off. Reports on
+cancels, confirms, losses, the passing of time are always the test's own lines.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class Driver:
         self.history: list[Fields] = []
         self.orders: list[Fields] = []
         self.answering = True
-        self._answered = 0
+        self.alive = True
+        self._unanswered: list[Sent] = []
         self._tag = 0
         self._session = 0
         self._seq: dict[tuple[int, int], int] = {}
@@ -118,12 +119,9 @@ class Driver:
         """The end of a turn of the loop: fill frames, and let the venue answer until it has nothing more to say."""
         self.engine.flush(self.now)
         self._collect()
-        while self.answering and self._answered < len(self.sent):
-            sent = self.sent[self._answered]
-            self._answered += 1
-            if self._answer(sent):
-                self.engine.flush(self.now)
-                self._collect()
+        while (sent := next(filter(self._may_be_answered, self._unanswered), None)) is not None:
+            self._unanswered.remove(sent)
+            self._answer(sent)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, waking the engine whenever it asked to be woken."""
@@ -153,6 +151,7 @@ class Driver:
         match effect:
             case SendText():
                 self.sent.append(Sent(effect.session, json.loads(effect.data)))
+                self._unanswered.append(self.sent[-1])
             case Publish():
                 assert effect.event not in self.unconfirmed, "two publishes of one event in flight"
                 self.published.append(effect.event)
@@ -229,16 +228,20 @@ class Driver:
 
     # -- the venue's answers to questions
 
-    def _answer(self, sent: Sent) -> bool:
+    def _may_be_answered(self, sent: Sent) -> bool:
+        return self.alive if sent.frame["type"] == "Ping" else self.answering
+
+    def _answer(self, sent: Sent) -> None:
         frame = sent.frame
+        if frame["type"] == "Ping":
+            self.raw(sent.session, {**frame, "type": "Pong"})
         if frame["type"] != "subscribe" or (sent.session, frame["reqid"]) in self._mains:
-            return False
+            return
         stream = frame["streams"][0]
         known = self.history if stream["name"] == "ExecutionReport" else self.orders
         wanted = {key: stream[key] for key in ("OrderID", "Symbol") if key in stream}
         data = [each for each in known if wanted.items() <= each.items()]
         self.frame(sent.session, frame["reqid"], stream["name"], initial=True, data=data)
-        return True
 
     def questions(self) -> list[Fields]:
         """The streams that look-ups asked for so far, in order."""

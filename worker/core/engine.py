@@ -106,7 +106,7 @@ class Engine:
         was_ready = self.sessions.ready
         self.sessions.received(fact, now)
         if self.sessions.ready is not was_ready:
-            self._steer()
+            self._readiness_changed(now)
 
     def _event_confirmed(self, fact: EventConfirmed, now: Now) -> None:
         self.stats.events_confirmed[fact.event.lane] += 1
@@ -139,7 +139,7 @@ class Engine:
 
     def _session_lost(self, fact: SessionLost, now: Now) -> None:
         self.sessions.lost(fact, now)
-        self._steer()
+        self._readiness_changed(now)
 
     def _audit_searched(self, fact: AuditSearched, now: Now) -> None:
         command = self.sweeps.searched(fact, now)
@@ -159,6 +159,13 @@ class Engine:
         self.effects.append(Note("event_refused", "warning", fields))
 
     # -- taking commands
+
+    def _readiness_changed(self, now: Now) -> None:
+        if self.sessions.ready:
+            self._unready_since = None
+        elif self._unready_since is None:
+            self._unready_since = now.mono
+        self._steer()
 
     def _steer(self) -> None:
         """Take commands exactly while a session is ready and nobody asked to stop (contract 4.6, 4.7)."""

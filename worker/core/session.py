@@ -6,6 +6,7 @@ I6). Nothing survives a session: a new one subscribes anew and replays from the 
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Final, Literal
 
 from worker.config import Venue
@@ -97,6 +98,7 @@ class SessionState:
         "_next_reqid",
         "_settings",
         "clock_offset_us",
+        "closing",
         "frames",
         "heard_at",
         "hello_due",
@@ -128,6 +130,7 @@ class SessionState:
         self.ping_reqid = 0
         self.main: Subscription | None = None
         self.ready = False
+        self.closing = False
         self.ready_since = 0.0
         self.subscriptions: dict[int, Subscription] = {}
         self.frames: dict[int, SentFrame] = {}
@@ -149,7 +152,9 @@ class SessionState:
         self._effects.append(SendText(self.number, data))
 
     def drop(self, reason: str) -> None:
-        """Ask for the session's end; ``SessionLost`` follows."""
+        """Ask for the session's end; ``SessionLost`` follows. Until then its reports count, but nothing is sent."""
+        self.closing = True
+        self.ready = False
         self._effects.append(DropSession(self.number, reason))
 
     # -- streams
@@ -202,7 +207,8 @@ class SessionState:
         ``news`` says whether the frame held a record not seen on this stream before; a cursor that repeats without
         news ends the paging, as does ``venue.max_pages`` (protocol 3.4).
         """
-        sub.quiet_due = now.mono + self._settings.snapshot_timeout
+        if frame.initial or frame.next:  # a live frame says nothing of how far the snapshot is
+            sub.quiet_due = now.mono + self._settings.snapshot_timeout
         if frame.next is None or frame.next == "":
             if frame.initial:
                 sub.ended = "venue"
@@ -240,6 +246,8 @@ class SessionState:
     def tick(self, now: Now) -> list[Subscription]:
         """Ping a quiet line, drop a dead one, and return the subscriptions whose snapshot fell silent."""
         mono = now.mono
+        if self.closing:
+            return []
         if self.hello_due is not None:
             if mono >= self.hello_due:
                 self.hello_due = None
@@ -247,8 +255,6 @@ class SessionState:
             return []
         if self.pinged_at is not None:
             if mono >= self.pinged_at + self._settings.ping_timeout:
-                self.pinged_at = None
-                self.heard_at = mono
                 self.drop(f"no frame within {self._settings.ping_timeout:g} s of a Ping")
                 return []
         elif mono >= self.heard_at + self._settings.ping_interval:
@@ -258,7 +264,9 @@ class SessionState:
         return [s for s in self.subscriptions.values() if s.ended is None and mono >= s.quiet_due]
 
     def next_due(self) -> float:
-        """Monotonic seconds of the next thing ``tick`` would do."""
+        """Monotonic seconds of the next thing ``tick`` would do; infinity for a session that is being dropped."""
+        if self.closing:
+            return inf
         if self.hello_due is not None:
             return self.hello_due
         if self.pinged_at is not None:

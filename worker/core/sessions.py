@@ -271,6 +271,8 @@ class Sessions:
             self._is_ready(session, now)
 
     def _is_ready(self, session: SessionState, now: Now) -> None:
+        if session.closing:
+            return
         session.ready = True
         session.ready_since = now.mono
         self._refresh(now)

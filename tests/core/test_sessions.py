@@ -1,0 +1,415 @@
+"""The life of sessions: hello, replay, pages, gaps, Pings, losses (protocol 3 and 8, faults section 3 and I6)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.core.driver import Driver
+from tests.core.payloads import START_US, Fields, item, order, report
+from worker.core.facts import FrameReceived, SessionLost
+from worker.wire.timestamp import format_utc
+
+SECOND = 1_000_000
+
+
+def last(driver: Driver) -> Fields:
+    return driver.sent[-1].frame
+
+
+def greeted() -> Driver:
+    """A session whose replay has not begun to come."""
+    driver = Driver(sessions=0)
+    driver.connect(replay=None)
+    return driver
+
+
+# -- hello
+
+
+def test_nothing_is_said_before_hello_and_the_report_stream_is_asked_for_after_it() -> None:
+    driver = Driver(sessions=0)
+    session = driver.open()
+    driver.advance(4.9)
+    assert driver.sent == []
+    driver.greet(session)
+    assert last(driver)["type"] == "subscribe"
+    assert last(driver)["streams"][0]["name"] == "ExecutionReport"
+
+
+def test_no_hello_in_time_ends_the_session() -> None:
+    driver = Driver(sessions=0, venue={"hello_timeout": 5.0})
+    driver.open()
+    driver.advance(5.0)
+    assert [d.session for d in driver.dropped] == [1]
+    driver.greet(1)
+    driver.advance(30)
+    assert driver.sent == [], "and nothing is said on it any more"
+    assert len(driver.dropped) == 1
+
+
+def test_a_second_hello_changes_nothing() -> None:
+    driver = Driver()
+    before = len(driver.sent)
+    driver.greet(1)
+    assert len(driver.sent) == before
+
+
+@pytest.mark.parametrize("ts", ["2026-03-09T14:10:12.000000Z", "gibberish"])
+def test_the_venues_clock_is_learned_from_hello(ts: str) -> None:
+    driver = Driver(sessions=0)
+    driver.greet(driver.open(), ts)
+    assert driver.engine.stats.clock_offset_s == (60.0 if ts != "gibberish" else 0.0)
+
+
+# -- the replay that makes a session ready
+
+
+def test_the_first_stream_starts_an_overlap_ago() -> None:
+    driver = Driver(sessions=0, venue={"overlap": 60.0})
+    driver.greet(driver.open())
+    assert last(driver)["streams"][0]["StartDate"] == format_utc(START_US - 60 * SECOND)
+
+
+def test_a_new_stream_starts_at_the_last_report_minus_the_overlap() -> None:
+    driver = Driver(venue={"overlap": 60.0})
+    driver.advance(100)
+    driver.report("New", OrderID="order-77", Timestamp=format_utc(driver.utc_us))
+    at = driver.utc_us
+    driver.report("New", OrderID="order-77", Timestamp="2026-03-09T14:09:12Z")
+    driver.lose(1)
+    driver.advance(500)
+    driver.connect(replay=None)
+    assert last(driver)["streams"][0]["StartDate"] == format_utc(at - 60 * SECOND)
+
+
+def test_after_a_timestamp_that_is_none_a_new_stream_starts_a_lookback_ago() -> None:
+    driver = Driver(venue={"overlap": 60.0, "lookback": 900.0})
+    driver.report("New", OrderID="order-77", Timestamp="yesterday")
+    driver.lose(1)
+    driver.connect(replay=None)
+    assert last(driver)["streams"][0]["StartDate"] == format_utc(START_US - 960 * SECOND)
+
+
+def test_a_new_stream_starts_before_the_earliest_send_that_is_not_settled() -> None:
+    driver = Driver(sessions=2, venue={"overlap": 60.0, "report_timeout": 1000.0})
+    driver.deliver(item())
+    driver.advance(50)
+    driver.report("New", OrderID="order-77", session=2)
+    driver.lose(2)
+    driver.connect(1, replay=None)
+    assert last(driver)["streams"][0]["StartDate"] == format_utc(START_US - 60 * SECOND)
+
+
+def test_extra_stream_fields_are_merged_in() -> None:
+    driver = Driver(venue={"extra_stream_fields": {"User": "desk"}})
+    assert driver.subscribes()[0].frame["streams"][0]["User"] == "desk"
+
+
+def test_ready_after_the_last_page_and_not_before() -> None:
+    driver = greeted()
+    driver.deliver(item())
+    for page in ("a", "b"):
+        driver.frame(1, initial=True, data=[report("New", OrderID="order-9")], next=page)
+        assert last(driver) == {"reqid": 1, "type": "page", "streams": [{"name": "ExecutionReport", "after": page}]}
+        assert driver.ready_told == []
+    driver.frame(1, initial=True, data=[])
+    assert (driver.ready_told, driver.cancels_sent()) == ([1], ["y-1"])
+
+
+def test_a_silent_snapshot_ends_on_a_timer() -> None:
+    driver = Driver(sessions=0, venue={"snapshot_timeout": 2.0})
+    driver.connect(replay=None)
+    driver.advance(1.9)
+    assert driver.ready_told == []
+    driver.advance(0.2)
+    assert driver.ready_told == [1]
+
+
+def test_live_reports_of_others_do_not_put_off_the_end_of_a_silent_snapshot() -> None:
+    """An empty snapshot may bring no frame at all (protocol 3.2); on a busy account the stream is never quiet."""
+    driver = Driver(sessions=0, venue={"snapshot_timeout": 2.0})
+    driver.connect(replay=None)
+    for _ in range(10):
+        driver.advance(0.5)
+        driver.report("Trade", OrderID="order-77")
+    assert driver.ready_told == [1]
+
+
+def test_a_page_that_comes_in_time_puts_it_off() -> None:
+    driver = Driver(sessions=0, venue={"snapshot_timeout": 2.0})
+    driver.connect(replay=None)
+    for n in range(4):
+        driver.advance(1.5)
+        driver.frame(1, initial=True, data=[report("New", OrderID="order-9")], next=f"page-{n}")
+    assert driver.ready_told == []
+
+
+def test_a_cursor_that_repeats_without_news_ends_the_paging() -> None:
+    driver = greeted()
+    record = report("New", OrderID="order-9")
+    for _ in range(2):
+        driver.frame(1, initial=True, data=[record], next="same")
+    assert driver.ready_told == [1]
+
+
+def test_a_cursor_that_repeats_with_news_goes_on() -> None:
+    driver = greeted()
+    for _ in range(3):
+        driver.frame(1, initial=True, data=[report("New", OrderID="order-9")], next="same")
+    assert driver.ready_told == []
+
+
+def test_pages_are_bounded() -> None:
+    driver = Driver(sessions=0, venue={"max_pages": 3})
+    driver.connect(replay=None)
+    for n in range(4):
+        driver.frame(1, initial=True, data=[report("New", OrderID="order-9")], next=f"page-{n}")
+    assert driver.ready_told == [1]
+
+
+@pytest.mark.parametrize(("first", "second"), [("streams", "data"), ("data", "streams")])
+def test_a_refused_page_is_asked_for_once_under_the_other_name(first: str, second: str) -> None:
+    driver = Driver(sessions=0, venue={"page_array": first})
+    driver.connect(replay=None)
+    driver.frame(1, initial=True, data=[], next="cursor")
+    assert first in last(driver)
+    driver.error(1)
+    assert second in last(driver)
+    assert last(driver)[second] == [{"name": "ExecutionReport", "after": "cursor"}]
+    driver.frame(1, initial=True, data=[], next="cursor-2")
+    assert second in last(driver), "and stays so"
+    driver.error(1)
+    assert driver.dropped, "a venue that refuses both refuses the stream"
+
+
+def test_a_refused_report_stream_ends_the_session() -> None:
+    driver = greeted()
+    driver.error(1, code=1)
+    assert [d.session for d in driver.dropped] == [1]
+    assert driver.ready_told == []
+
+
+def test_a_session_that_carries_no_reports_is_ready_with_hello_but_sends_only_beside_one_that_does() -> None:
+    driver = Driver(sessions=0, venue={"report_sessions": 1})
+    command_session = driver.connect(1)
+    driver.deliver(item(1))
+    assert (driver.ready_told, driver.cancels_sent()) == ([1], [])
+    assert driver.consuming["cancel"] is False
+    driver.connect(0)
+    assert driver.cancels_sent() == ["y-1"]
+    driver.lose(2)
+    driver.deliver(item(2), id="cmd-2")
+    assert driver.cancels_sent() == ["y-1"], "without a live report stream sends stop at once"
+    assert driver.engine.sessions.pick() is None
+    assert [s.number for s in driver.engine.sessions.all()] == [command_session]
+
+
+# -- what a replay tells
+
+
+def test_what_was_missed_is_settled_from_the_replay() -> None:
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item())
+    driver.lose(1)
+    driver.connect(replay=[report("PendingCancel", ClOrdID="y-1"), report("Canceled", ClOrdID="y-1")])
+    assert driver.outcomes() == ["doubtful", "pending_cancel", "canceled"]
+
+
+def test_a_live_report_during_the_replay_counts_at_once() -> None:
+    driver = Driver(sessions=2)
+    driver.answering = False
+    driver.deliver(item())
+    driver.lose(1)
+    driver.connect(replay=None)
+    driver.report("Canceled", ClOrdID="y-1")
+    assert driver.outcome() == "canceled"
+
+
+def test_what_a_replay_told_counts_though_it_broke_off() -> None:
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item())
+    driver.lose(1)
+    session = driver.connect(replay=None)
+    driver.frame(session, initial=True, data=[report("Canceled", ClOrdID="y-1")], next="more")
+    assert driver.finals() == []
+    driver.lose(session)
+    assert driver.outcome() == "canceled"
+
+
+# -- frames that are missing or can't be read
+
+
+def test_a_gap_in_the_report_stream_reads_it_anew() -> None:
+    driver = Driver()
+    driver.deliver(item())
+    driver.raw(1, {"reqid": 1, "type": "ExecutionReport", "seqNum": 3, "data": [report("Canceled", ClOrdID="y-1")]})
+    assert [s.frame["type"] for s in driver.sent[-2:]] == ["cancel", "subscribe"]
+    assert driver.consuming["cancel"] is False, "what the missing frame told is not known"
+    driver.raw(1, {"reqid": 1, "type": "ExecutionReport", "seqNum": 4, "data": [report("Trade")]})
+    assert driver.outcomes() == [], "frames of the ended stream are dropped"
+    driver.stop_consumers()
+    driver.frame(1, initial=True, data=[report("Canceled", ClOrdID="y-1")])
+    assert driver.outcome() == "canceled"
+    assert driver.consuming["cancel"] is True
+
+
+@pytest.mark.parametrize("name", ["seqNum", "seq"])
+@pytest.mark.parametrize("numbers", [[2, 3, 4], [2, 2, 3], [None, None], [2, None, 3], [2, 1, 2]])
+def test_numbers_that_go_on_repeat_or_are_missing_are_no_gap(name: str, numbers: list[int | None]) -> None:
+    driver = Driver()
+    before = len(driver.sent)
+    for n in numbers:
+        number = {} if n is None else {name: n}
+        driver.raw(1, {"reqid": 1, "type": "ExecutionReport", "data": [], **number})
+    assert len(driver.sent) == before
+
+
+def test_unreadable_frames_are_counted_and_the_stream_is_read_anew_but_not_for_each() -> None:
+    driver = Driver()
+    for _ in range(3):
+        driver.raw(1, b"\x00garbage")
+        driver.frame(1, data=[], initial=True)
+    assert driver.engine.stats.bad_frames == 3
+    assert len(driver.subscribes(1)) == 2
+    driver.advance(5)
+    driver.raw(1, b"\x00garbage")
+    assert len(driver.subscribes(1)) == 3
+
+
+def test_one_bad_record_harms_no_neighbour() -> None:
+    driver = Driver()
+    driver.deliver(item())
+    driver.frame(1, data=[{"ClOrdID": 7}, report("Canceled", ClOrdID="y-1")])
+    assert driver.outcome() == "canceled"
+    assert driver.engine.stats.bad_records == 1
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"type": "ExecutionReport", "reqid": 99, "data": [report("Canceled", ClOrdID="y-1")]},
+        {"type": "Order", "reqid": 99, "data": [order("Canceled", ClOrdID="y-1")]},
+        {"type": "Pong", "reqid": 5, "data": [{"n": 5}]},
+        {"type": "Vaporised", "data": []},
+        {"type": "error"},
+    ],
+)
+def test_frames_that_belong_to_nobody_change_nothing(frame: Fields) -> None:
+    driver = Driver()
+    driver.deliver(item(1, ClOrdID="y-other"))
+    driver.raw(1, frame)
+    assert driver.finals() == []
+
+
+def test_a_report_without_reqid_is_the_report_streams() -> None:
+    driver = Driver()
+    driver.deliver(item())
+    driver.raw(1, {"type": "ExecutionReport", "data": [report("Canceled", ClOrdID="y-1")]})
+    assert driver.outcome() == "canceled"
+
+
+def test_facts_of_a_session_that_is_gone_change_nothing() -> None:
+    driver = Driver()
+    driver.lose(1)
+    before = len(driver.sent)
+    driver.step(SessionLost(1, "again"), FrameReceived(1, json.dumps({"type": "hello"}).encode()))
+    assert len(driver.sent) == before
+    assert driver.engine.stats.session_losses == 1
+
+
+# -- Ping
+
+
+def pings(driver: Driver) -> list[Fields]:
+    return [s.frame for s in driver.sent if s.frame["type"] == "Ping"]
+
+
+def test_a_quiet_line_is_pinged_and_any_frame_is_life() -> None:
+    driver = Driver(venue={"ping_interval": 1.0, "ping_timeout": 2.0})
+    driver.alive = False
+    driver.advance(0.9)
+    assert pings(driver) == []
+    driver.advance(0.2)
+    (ping,) = pings(driver)
+    assert ping["data"] == [{"n": ping["reqid"]}]
+    driver.advance(1.5)
+    driver.raw(1, {"type": "Vaporised"})
+    driver.advance(1.5)
+    assert (len(pings(driver)), driver.dropped) == (2, [])
+
+
+def test_a_line_that_is_never_quiet_is_never_pinged() -> None:
+    driver = Driver(venue={"ping_interval": 1.0})
+    for _ in range(10):
+        driver.advance(0.9)
+        driver.report("Trade", OrderID="order-77")
+    assert pings(driver) == []
+
+
+def test_no_frame_in_time_after_a_ping_ends_the_session_and_nothing_more_goes_out_on_it() -> None:
+    driver = Driver(venue={"ping_interval": 1.0, "ping_timeout": 2.0})
+    driver.alive = False
+    driver.advance(3.1)
+    assert [d.session for d in driver.dropped] == [1]
+    driver.deliver(item())
+    driver.advance(10)
+    assert driver.cancels_sent() == [], "none is sent after detection"
+    assert len(driver.dropped) == 1
+    assert len(pings(driver)) == 1
+
+
+def test_nothing_revives_a_session_that_is_being_dropped_but_its_reports_count() -> None:
+    driver = Driver(sessions=0, venue={"ping_interval": 1.0, "ping_timeout": 1.0, "snapshot_timeout": 50.0})
+    driver.alive = False
+    driver.connect(replay=None)
+    driver.advance(2.1)
+    assert driver.dropped
+    driver.frame(1, initial=True, data=[])
+    assert driver.ready_told == []
+    assert driver.consuming["cancel"] is False
+
+
+# -- told to the outside
+
+
+def test_unavailable_is_told_once_per_outage_and_so_is_its_end() -> None:
+    driver = Driver(sessions=0, venue={"unavailable_after": 5.0})
+    driver.advance(4.9)
+    assert driver.outcomes() == []
+    driver.advance(30)
+    session = driver.connect()
+    driver.advance(1.5)
+    driver.lose(session, "the venue closed")
+    driver.advance(30)
+    driver.connect()
+    driver.advance(1.5)
+    assert driver.outcomes() == ["worker_unavailable", "worker_available"] * 2
+    assert len({e["event_id"] for e in driver.events()}) == 4
+    again = driver.events()[2]
+    assert (again["command_id"], again["final"], again["index"]) == (None, False, None)
+    assert "the venue closed" in again["error"]["message"]
+    assert driver.published[2].routing_key == "info.worker_unavailable._"
+    assert driver.published[2].headers == {"final": False}
+
+
+def test_a_short_outage_is_not_told() -> None:
+    driver = Driver(venue={"unavailable_after": 5.0})
+    driver.lose(1)
+    driver.advance(4)
+    driver.connect()
+    driver.advance(20)
+    assert driver.outcomes() == []
+
+
+def test_ready_and_lost_are_told_to_the_pool_and_the_log() -> None:
+    driver = Driver(sessions=2)
+    driver.lose(1, "1006")
+    assert driver.ready_told == [1, 2]
+    told: list[tuple[str, Any]] = [(n.name, n.fields.get("reason")) for n in driver.notes]
+    assert ("session_lost", "1006") in told
+    assert driver.engine.stats.sessions_ready == 1
