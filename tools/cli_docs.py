@@ -29,7 +29,11 @@ def page() -> str:
     for name in commands.list_commands(context):
         command = commands.get_command(context, name)
         assert command is not None
-        parts.append(f"## {name}\n\n{_help(_context(command, context, name))}")
+        under = _context(command, context, name)
+        parts.append(f"## {name}\n\n{_help(under)}")
+        if isinstance(command, click.Group):
+            for part in command.list_commands(under):
+                parts.append(f"### {name} {part}\n\n{_help(_context(command.commands[part], under, part))}")
     return "\n".join(parts)
 
 

@@ -17,13 +17,27 @@ from worker import __version__
 from worker.cli import commands
 
 PROJECT = Path(__file__).resolve().parents[2]
-NAMES = ("run", "demo", "simulate", "check", "topology", "cancel")
+NAMES = ("run", "demo", "simulate", "check", "topology", "cancel", "tail", "audit")
 
 
 def the_command(name: str) -> click.Command:
     found = commands.get_command(click.Context(commands), name)
     assert found is not None
     return found
+
+
+def all_commands() -> list[tuple[list[str], click.Command]]:
+    """Every command and every subcommand of one, with the words that call it."""
+    found = [([name], the_command(name)) for name in NAMES]
+    for name in NAMES:
+        group = the_command(name)
+        if isinstance(group, click.Group):
+            found += [([name, part], one) for part, one in group.commands.items()]
+    return found
+
+
+ALL = all_commands()
+ALL_NAMES = [" ".join(words) for words, _ in ALL]
 
 
 def test_the_commands_of_the_contract_that_are_there_are_listed() -> None:
@@ -34,21 +48,25 @@ def test_the_commands_of_the_contract_that_are_there_are_listed() -> None:
     assert commands.list_commands(click.Context(commands)) == list(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_help_says_what_it_does_gives_examples_and_the_exit_statuses(name: str) -> None:
+@pytest.mark.parametrize("words", [words for words, _ in ALL], ids=ALL_NAMES)
+def test_help_says_what_it_does_gives_examples_and_the_exit_statuses(words: list[str]) -> None:
     for flag in ("--help", "-h"):
-        result = CliRunner().invoke(commands, [name, flag])
+        result = CliRunner().invoke(commands, [*words, flag])
         assert result.exit_code == 0
-        assert f"cancel-worker {name}" in result.output or "Examples:" in result.output
+        assert f"cancel-worker {' '.join(words)}" in result.output or "Examples:" in result.output
         for status in ("  0  ", "  1  ", "  2  "):
             assert status in result.output
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_option_is_documented(name: str) -> None:
-    for parameter in the_command(name).params:
-        assert isinstance(parameter, click.Option)
-        assert parameter.help, f"{name} {parameter.name}"
+@pytest.mark.parametrize("one", [one for _, one in ALL], ids=ALL_NAMES)
+def test_every_option_is_documented(one: click.Command) -> None:
+    for parameter in one.params:
+        if isinstance(parameter, click.Argument):
+            assert one.help  # where an argument is explained
+            assert (parameter.metavar or parameter.name or "").rstrip(".").upper() in one.help
+        else:
+            assert isinstance(parameter, click.Option)
+            assert parameter.help, parameter.name
 
 
 def test_the_page_in_docs_is_made_of_these_texts() -> None:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
@@ -83,7 +83,7 @@ class AuditStream:
         """The connection that this reads on."""
         self._link = link
 
-    async def to_end(self, start: Start, quiet: float = QUIET_S) -> AsyncIterator[list[Stored]]:
+    async def to_end(self, start: Start, quiet: float = QUIET_S) -> AsyncGenerator[list[Stored], None]:
         """All events from ``start`` to what is the end now, in order, in batches.
 
         Raises TopologyError if there is no such stream, BrokerError if it can't be read to the end.
@@ -104,7 +104,7 @@ class AuditStream:
                 return
             yield batch
 
-    async def follow(self, start: Start) -> AsyncIterator[list[Stored]]:
+    async def follow(self, start: Start) -> AsyncGenerator[list[Stored], None]:
         """All events from ``start`` on and, without end, those that are still to come. Raises as ``to_end``."""
         await self._consume(_READING, start)
         while True:
@@ -281,8 +281,8 @@ async def find_final(
     if not event_ids:
         return found
     try:
-        async with asyncio.timeout(within_s), opened(dial, broker) as stream:
-            async for batch in stream.to_end(start):
+        async with asyncio.timeout(within_s), opened(dial, broker) as stream, aclosing(stream.to_end(start)) as batches:
+            async for batch in batches:
                 for message in batch:
                     if message.event_id in event_ids and message.event_id not in found:
                         event = _event(message)
