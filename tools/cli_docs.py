@@ -32,8 +32,10 @@ def page() -> str:
         under = _context(command, context, name)
         parts.append(f"## {name}\n\n{_help(under)}")
         if isinstance(command, click.Group):
-            for part in command.list_commands(under):
-                parts.append(f"### {name} {part}\n\n{_help(_context(command.commands[part], under, part))}")
+            parts += [
+                f"### {name} {part}\n\n{_help(_context(one, under, part))}"
+                for part, one in sorted(command.commands.items())
+            ]
     return "\n".join(parts)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,10 @@ from worker.wire.event import CodeError, OrderState
 
 pytestmark = pytest.mark.process
 HOUR = 3_600_000_000
+
+
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 async def test_a_whole_stream_is_clean_and_a_broken_one_is_not(broker: Broker) -> None:
@@ -96,7 +99,7 @@ async def test_export_gives_every_byte_back(broker: Broker, tmp_path: Path) -> N
         lines = file.read_bytes().splitlines()
         assert [json.loads(line)["command_id"] for line in lines] == ["c-1", "m-1"]
         assert bytes(raw) in lines[0]
-        assert os.listdir(tmp_path) == ["events.jsonl"]
+        assert names_in(tmp_path) == ["events.jsonl"]
         ended = await cli("audit", "export", "--format", "csv", settings=settings)
         assert ended.status == 0
         rows = list(csv.DictReader(io.StringIO(ended.out)))
