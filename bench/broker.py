@@ -20,6 +20,8 @@ from worker.demo.node import PrivateNode
 
 COMMANDS, KILL, RESULTS = "cancel.commands", "cancel.kill", "bench.results"
 
+POLL_S = 0.03
+
 _vhosts = itertools.count(1)
 
 
@@ -48,6 +50,13 @@ class Place:
         declared = (await self._channel.declare_queue(queue, passive=True)).declaration_result
         return declared.message_count or 0, declared.consumer_count or 0
 
+    async def until_messages(self, queue: str, count: int, within_s: float = 300.0) -> int:
+        """Wait until so many messages wait in a queue, or the time is up; how many there are then."""
+        end = time.monotonic() + within_s
+        while (found := await self.messages(queue)) < count and time.monotonic() < end:
+            await asyncio.sleep(POLL_S)
+        return found
+
     async def until_consumed(self, *queues: str, within_s: float = 20.0) -> None:
         """Wait until each queue has a consumer."""
         end = time.monotonic() + within_s
@@ -55,7 +64,7 @@ class Place:
             while not await self.consumers(queue):
                 if time.monotonic() > end:
                     raise TimeoutError(f"nobody consumes {queue}")
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(POLL_S)
 
 
 @asynccontextmanager

@@ -32,7 +32,7 @@ class Load(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """When each cancel was meant to be sent and when its final came, in nanoseconds of the monotonic clock; 0: never."""
+    """When each cancel was meant to be sent and when its final came, in monotonic nanoseconds; 0: never."""
 
     received: int
     sent_ns: tuple[int, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from bench.broker import COMMANDS, RESULTS, new_place, until
@@ -16,7 +16,6 @@ from bench.venue import AT_ITS_BEST, Manner, Venue
 from worker.demo.node import PrivateNode
 
 START_WITHIN_S = 30.0
-POLL_S = 0.03
 LINGER_S = 0.3
 """How long a run waits for what should not come: a third result, a second cancel."""
 
@@ -43,8 +42,12 @@ async def drain(
     manner: Manner = AT_ITS_BEST,
     settings: Mapping[str, str] = NO_SETTINGS,
     within_s: float = 300.0,
+    on_first: Callable[[], None] = lambda: None,
 ) -> Row:
-    """One run. Its conditions: exactly two results per cancel, no command left over, no cancel sent twice."""
+    """One run; ``on_first`` is called when the first cancel is on the wire.
+
+    Its conditions: exactly two results per cancel, no command left over, no cancel sent twice.
+    """
     async with new_place(node) as place:
         with Venue(manner) as venue:
             await preload(place.url, load)
@@ -53,12 +56,9 @@ async def drain(
                 pids = {"cpu_us": running.pid, "broker_us": place.broker_pid, "venue_us": venue.pid}
                 if not await until(lambda: venue.seen().cancels > 0, START_WITHIN_S):
                     raise RuntimeError(f"{run.candidate} sent no cancel; see the logs in .cache/bench")
+                on_first()
                 before = {name: cpu_s(pid) for name, pid in pids.items()}
-                end = time.monotonic() + within_s
-                results = 0
-                while results < 2 * load.total and time.monotonic() < end:
-                    await asyncio.sleep(POLL_S)
-                    results = await place.messages(RESULTS)
+                await place.until_messages(RESULTS, 2 * load.total, within_s)
                 finished_ns = time.monotonic_ns()
                 used = {name: cpu_s(pid) - before[name] for name, pid in pids.items()}
                 memory = rss_bytes(running.pid)

@@ -97,6 +97,7 @@ static inline const char *json_text(const char *p, const char *e, const char *na
 static inline uint32_t seq_of(const char *p, const char *e) {
     size_t n;
     const char *id = json_text(p, e, "\"ClOrdID\"", &n);
+    if (!id) id = json_text(p, e, "\"cl_ord_id\"", &n); /* an event of ours without a report */
     if (!id || n < ID_DIGITS) return 0;
     uint64_t seq = 0;
     for (const char *d = id + n - ID_DIGITS; d < id + n; d++) {

@@ -1,6 +1,6 @@
 """FastStream as its documentation shows it: a subscriber with a pydantic model; websockets for the venue."""
 
-# mypy: disable-error-code="misc, untyped-decorator"
+# mypy: disable-error-code="misc, untyped-decorator, import-not-found"
 # FastStream and pydantic are not in the environment that is checked, only in the peers' own.
 
 import asyncio
