@@ -19,9 +19,9 @@ class CommandState(Struct, eq=False):
     """One command: its deliveries, its cancels, and the final events that must be confirmed before it is settled.
 
     ``deliveries`` has more than one entry when the publisher sent the command twice, and none while its delivery is
-    void. ``unfinished`` counts cancels without a final, ``unconfirmed`` finals without a confirm. ``dead`` says that
-    the command ends in ``cancel.dead``. ``sweep`` is set for a mass cancel, whose cancels come as it goes.
-    ``finals`` keeps what was said, for a later duplicate.
+    void; ``held_since`` is monotonic seconds. ``unfinished`` counts cancels without a final, ``unconfirmed`` finals
+    without a confirm. ``dead`` says that the command ends in ``cancel.dead``. ``sweep`` is set for a mass cancel,
+    whose cancels come as it goes. ``finals`` keeps what was said, for a later duplicate.
     """
 
     command_id: str
@@ -33,6 +33,7 @@ class CommandState(Struct, eq=False):
     received_us: int
     received: str
     enqueued: str | None
+    held_since: float = 0.0
     requeued: bool = False
     deadline_us: int | None = None
     unfinished: int = 0

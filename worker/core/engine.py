@@ -51,6 +51,9 @@ from worker.wire.event import CodeError
 Intent = Literal["down", "idle", "consuming", "stopping"]
 """A lane's consumer: no channel; a channel that takes nothing; taking commands; asked to stop."""
 
+RELEASE_EVERY_S: Final = 5.0
+"""How often deliveries are looked over for those held too long."""
+
 
 class Engine:
     """The whole state of one worker. ``worker`` is its name in events, unique per process."""
@@ -78,6 +81,7 @@ class Engine:
         self._frame_rate = RateBudget(config.venue.frames_per_second)
         self._bounds: Final = {"kill": config.kill.max_inflight, "cancel": config.broker.max_inflight}
         self._flush_due: float | None = None
+        self._release_due = now.mono + RELEASE_EVERY_S
         self._reactions: dict[type[Fact], Callable[[Any, Now], None]] = {
             FrameReceived: self._frame_received,
             CommandDelivered: self.intake.taken,
@@ -307,6 +311,9 @@ class Engine:
         self.desk.tick(now)
         self.outbox.tick(now)
         self._announce(now)
+        if now.mono >= self._release_due:
+            self._release_due = now.mono + RELEASE_EVERY_S
+            self.intake.release_overdue(now)
         self.intake.drop_parked(now)
         self._stop_if_done(now)
 

@@ -115,26 +115,27 @@ class Intake:
             now.utc_us,
             format_utc(now.utc_us),
             enqueued,
+            now.mono,
         )
 
     def _refusal(self, command: Command, context: Context, lane: Lane) -> InputError | None:
-        """Whether the broker-checked ``user_id`` may do this (contract section 5)."""
+        """Whether the broker-checked ``user_id`` may do this: every list that applies must name it (contract 5)."""
         rules = self._config.authorization
         own = context.user_id is not None and context.user_id == context.original_user
+        asked: list[tuple[str, tuple[str, ...] | None]] = []
         if context.requeue_of is not None and not own and rules.requeue_users is not None:
-            users, name = rules.requeue_users, "requeue_users"
-        elif isinstance(command, MassCancelCommand) and rules.mass_cancel_users is not None:
-            users, name = rules.mass_cancel_users, "mass_cancel_users"
-        elif lane == "kill" and rules.kill_users is not None:
-            users, name = rules.kill_users, "kill_users"
-        elif lane == "cancel" and rules.cancel_users is not None:
-            users, name = rules.cancel_users, "cancel_users"
+            asked.append(("requeue_users", rules.requeue_users))
+        elif lane == "kill":
+            asked.append(("kill_users", rules.kill_users))
         else:
-            return None
-        if context.user_id is not None and context.user_id in users:
-            return None
-        who = "a message without user_id" if context.user_id is None else f"user_id {context.user_id!a:.100}"
-        return InputError("user_id", name, f"{who} is not in authorization.{name}")
+            asked.append(("cancel_users", rules.cancel_users))
+        if isinstance(command, MassCancelCommand):
+            asked.append(("mass_cancel_users", rules.mass_cancel_users))
+        for name, users in asked:
+            if users is not None and context.user_id not in users:
+                who = "a message without user_id" if context.user_id is None else f"user_id {context.user_id!a:.100}"
+                return InputError("user_id", name, f"{who} is not in authorization.{name}")
+        return None
 
     def _end_whole(self, state: CommandState, outcome: str, digest_hex: str, error: InputError, now: Now) -> None:
         self._verdicts.add(state)
@@ -179,6 +180,7 @@ class Intake:
         there.requeued = there.requeued or again.requeued
         orphaned = not there.deliveries
         there.deliveries.append(delivery)
+        there.held_since = now.mono
         if orphaned:
             there.redelivered = True
         if delivery.lane == "kill" and there.lane == "cancel":
@@ -334,6 +336,17 @@ class Intake:
         self._ended_size -= self._ended.pop(command_id).size
 
     # -- handing back
+
+    def release_overdue(self, now: Now) -> None:
+        """Hand back what is held longer than ``broker.hold_limit``; here it goes on, and its redelivery joins it.
+
+        The broker closes the channel of a consumer that holds a delivery too long, and takes back all of its
+        deliveries (faults A12): one handed back in time costs nobody else anything.
+        """
+        limit = now.mono - self._config.broker.hold_limit
+        for command in self.commands.values():
+            if command.deliveries and command.held_since <= limit:
+                self._settle(command, "requeue")
 
     def hand_back_unsent(self, lane: Lane, now: Now) -> None:
         """Commands of which nothing was sent go back to their queue; a suspect is ended instead (contract 4.6, 4.7)."""

@@ -154,7 +154,7 @@ class Sweeps:
             cancel.move(Phase.PARKED)  # another command's cancel is on its way: its reports tell of this order too
             self._desk.wait_joined(cancel, joined.due)
         else:
-            self._desk.queues["kill"].put(cancel)
+            self._desk.queues[sweep.command.lane].put(cancel)
 
     # -- snapshots
 
