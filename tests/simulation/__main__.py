@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--seed", type=int, help="run this one seed")
     parser.add_argument("--story", action="store_true", help="tell what happened")
+    parser.add_argument("--until-red", action="store_true", help="stop at the first seed with violations")
     options = parser.parse_args()
     seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.seeds)
     began = time.monotonic()
@@ -40,6 +41,9 @@ def main() -> int:
                 print(f"seed {verdict.seed}: {len(verdict.violations)} violations")
                 for violation in verdict.violations[:10]:
                     print(f"  {violation}")
+                if options.until_red:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    break
     spent = time.monotonic() - began
     print(f"{len(seeds)} seeds, {commands} commands, {kills} kills, {bad} seeds with violations, {spent:.1f} s")
     return 1 if bad else 0

@@ -25,7 +25,10 @@ LANES: tuple[Lane, Lane] = ("kill", "cancel")
 
 @dataclass(eq=False)
 class Message:
-    """One command as the broker keeps it. ``items`` is how many cancels it has, 0 for a body spoilt as a whole."""
+    """One command as the broker keeps it. ``items`` is how many cancels it has, 0 for a body spoilt as a whole.
+
+    ``mass_us`` is when a mass cancel was published, in UTC microseconds; None for any other command.
+    """
 
     number: int
     lane: Lane
@@ -34,7 +37,7 @@ class Message:
     items: int
     redelivered: bool = False
     count: int = 0
-    mass: bool = False
+    mass_us: int | None = None
     settled: Settlement | None = None
 
     @property
@@ -65,12 +68,13 @@ class Broker:
         self.finals: dict[tuple[str, int | None], set[str]] = {}
         self.by_id: dict[str, Stored] = {}
         self.trouble = True
+        self.refuse_until = 0.0
         self._consumers: dict[Lane, ConsumerPort] = {}
         self.violations: list[str] = []
         self.mass_ids: set[str] = set()  # there the index only counts (contract 5)
 
     def publish(self, message: Message) -> None:
-        if message.mass:
+        if message.mass_us is not None:
             self.mass_ids.add(message.command_id)
         self.ready[message.lane].append(message)
         self.world.tell(f"broker   command {message.number} {message.command_id[:8]} waits on {message.lane}")
@@ -167,6 +171,7 @@ class ConsumerPort:
         self.broker.world.tell(f"broker   {self.lane} consumer lost: {reason}")
         if self.process.alive:
             self.process.call(lambda: self.process.runner.consumer_lost(self.lane, reason))
+            self.process.check_consumer_lost(self.lane)
             self.process.after(self.broker.world.delay(0.05, 1.0), self.come_up)
 
     def consume(self, on: bool) -> None:
@@ -275,8 +280,9 @@ class PublisherPort:
             broker.violations.append(f"A2: event {event.event_id} published twice at a time")
         self.in_flight.add(event.event_id)
         world.tell(f"worker   publishes {event.outcome} of {(event.command_id or '')[:8]}/{event.index}")
-        refused = broker.trouble and world.chance(0.02)
-        stored = not refused or world.chance(0.5)
+        full = broker.trouble and world.seconds < broker.refuse_until
+        refused = full or (broker.trouble and world.chance(0.02))
+        stored = not refused or full or world.chance(0.5)
 
         def arrive() -> None:
             lost = epoch != self.epoch or not self.up

@@ -12,6 +12,7 @@ from tests.simulation.world import Handle, World
 from worker.config import Config
 from worker.core.engine import Engine
 from worker.runner import Runner
+from worker.wire.command import Lane
 
 
 class Killed(BaseException):
@@ -155,6 +156,20 @@ class Process:
         frame = msgspec.json.decode(data)
         if frame["type"] == "OrderCancelRequest":
             self.checks.sent(self, frame["data"])
+
+    def check_session_lost(self, session: int) -> None:
+        """Nothing waits for the reports of a session that is gone: its cancels are final or doubtful at once."""
+        for command in self.engine.intake.commands.values():
+            for cancel in command.cancels if self.alive else ():
+                if cancel.frame is not None and cancel.frame.session.number == session:
+                    name = f"{command.command_id[:8]}/{cancel.index}"
+                    self.checks.violations.append(f"I5: cancel {name} still waits on session {session}, which is lost")
+
+    def check_consumer_lost(self, lane: Lane) -> None:
+        """No delivery outlives its channel."""
+        for command in self.engine.intake.commands.values():
+            if self.alive and any(delivery.lane == lane for delivery in command.deliveries):
+                self.checks.violations.append(f"I7: command {command.command_id[:8]} holds a delivery that is void")
 
 
 class Checks:

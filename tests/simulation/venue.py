@@ -101,6 +101,7 @@ class Session:
             self.venue.world.tell(f"venue    session {self.number} lost: {reason}")
             if self.process.alive:
                 self.process.call(lambda: self.process.runner.session_lost(self.number, reason))
+                self.process.check_session_lost(self.number)
                 self.process.pool.open_later(self.slot)
 
 
@@ -118,6 +119,7 @@ class Venue:
         self.reports_made: set[bytes] = set()
         self.shown_open: dict[str, float] = {}
         self.rejected: set[str] = set()
+        self.mute_until = 0.0
         self._sessions_opened = 0
 
     # -- orders
@@ -211,7 +213,7 @@ class Venue:
         self._page(session, stream)
 
     def _page(self, session: Session, stream: Stream) -> None:
-        if self.trouble and self.world.chance(0.01):
+        if self.trouble and (self.world.seconds < self.mute_until or self.world.chance(0.01)):
             return  # the answer never comes: a timer has to end the wait
         rows, stream.rest = stream.rest[:PAGE], stream.rest[PAGE:]
         self._push(session, stream, rows, initial=True)
