@@ -296,11 +296,11 @@ def test_fresh_ids_are_derived_and_never_repeat() -> None:
     assert not cancel.owns(None)
 
 
-def test_a_redelivered_cancel_knows_the_fresh_ids_of_an_earlier_process() -> None:
-    earlier = derive_cl_ord_id("cmd-1", 0, 2)
-    assert a_cancel(redelivered=True).owns(earlier)
-    assert not a_cancel().owns(earlier)
-    assert not a_cancel(redelivered=True).owns(derive_cl_ord_id("cmd-1", 1, 2)), "the neighbour's"
+@pytest.mark.parametrize("redelivered", [True, False])
+def test_a_cancel_knows_the_fresh_ids_of_another_process(redelivered: bool) -> None:
+    """One that had the command before, or one that has it now: a delivery was lost, or it was published twice."""
+    assert a_cancel(redelivered=redelivered).owns(derive_cl_ord_id("cmd-1", 0, 2))
+    assert not a_cancel(redelivered=redelivered).owns(derive_cl_ord_id("cmd-1", 1, 2)), "the neighbour's"
 
 
 def test_an_older_record_never_replaces_what_is_known_of_the_order() -> None:

@@ -307,10 +307,13 @@ def test_absence_counts_only_if_it_was_proven(proven: bool, conclusion: Conclusi
     assert conclude(a_cancel(), None, proven) == conclusion
 
 
-def test_a_redelivered_cancel_recognises_the_fresh_id_of_an_earlier_process() -> None:
+@pytest.mark.parametrize("redelivered", [True, False])
+def test_the_fresh_id_of_another_process_is_recognised(redelivered: bool) -> None:
     record = Record(ord_status="Canceled", cl_ord_id=derive_cl_ord_id("cmd-1", 0, 2))
-    assert conclude(a_cancel(redelivered=True), record, True) == "canceled"
-    assert conclude(a_cancel(), record, True) == "already_closed"
+    assert conclude(a_cancel(redelivered=redelivered), record, True) == "canceled"
+    assert conclude(a_cancel(redelivered=redelivered), Record(ord_status="Canceled", cl_ord_id="z-9"), True) == (
+        "already_closed"
+    )
 
 
 def test_where_a_look_up_starts() -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from worker.core.session import SentFrame
 
 FRESH_IDS_RECOGNISED: Final = 8
-"""How many fresh ClOrdIDs of an earlier process a redelivered cancel recognises as its own (contract 3, reason 3)."""
+"""How many fresh ClOrdIDs of another process a cancel recognises as its own (contract 3, reason 3)."""
 
 
 class Phase(Enum):
@@ -121,12 +121,17 @@ class CancelState(Struct, eq=False):
             self.phase = to
 
     def owns(self, cl_ord_id: str | None) -> bool:
-        """Whether ``cl_ord_id`` is the id of a send of this cancel, by this process or by an earlier one."""
+        """Whether ``cl_ord_id`` is the id of a send of this cancel, by this process or by any other.
+
+        Another worker may have the command at the same time (a publisher's duplicate, a delivery lost while its cancels
+        are followed to their finals): what it sends under a fresh id is this cancel too, and both finals must agree.
+        """
         if cl_ord_id is None:
             return False
         if cl_ord_id == self.cl_ord_id or cl_ord_id in self.earlier_ids:
             return True
-        return self.command.redelivered and cl_ord_id in self.fresh_ids()
+        derived = len(cl_ord_id) == 36 and cl_ord_id[14] == "5"  # a UUIDv5; most ids are none, and deriving takes time
+        return derived and cl_ord_id in self.fresh_ids()
 
     def fresh_ids(self) -> list[str]:
         """The ids that sends after the first would use (contract 3, reason 3; ``venue.resend_id`` = ``new``)."""
