@@ -26,6 +26,7 @@ _SUBCOMMANDS: Final = {
     "check": "Check configuration, broker, topology and venue log-in.",
     "topology": "Print or declare the AMQP topology.",
     "cancel": "Cancel orders: publish one command and wait for its final events.",
+    "kill": "Cancel every open order in scope, until verified flat.",
     "tail": "Follow events, live or from a time on.",
     "audit": "Verify or export the audit stream.",
 }
