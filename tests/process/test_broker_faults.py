@@ -71,12 +71,17 @@ async def test_the_node_is_killed_under_load(own_stage: Stage) -> None:
         await stage.publish([cancel_of(o) for o in orders[n : n + 5]])
     await eventually(lambda: len(stage.finals_by_cancel()) >= 100, 15 * SECOND)
     await node.kill()
-    reasons = await worker.until_unready("lane", 15 * SECOND)
-    assert reasons
+    assert await worker.until_unready("lane", 15 * SECOND)
+    # One that starts now waits for the broker.
+    late = stage.worker(venue__rate_limit=100.0)
+    late.spawn()
+    await late.until_unready("topology", 20 * SECOND)
+    assert (await late.get("/livez"))[0] == 200
     # What is in flight at the venue comes to its end there; its events wait.
     await stage.venue.until(lambda: all(not stage.venue.order(s.order_id or "").busy for s in stage.venue.cancels), 10)
     await node.start()
     await worker.until_ready(60 * SECOND)
+    await late.until_ready(60 * SECOND)
     await stage.settled(60 * SECOND)
     await stage.end_all()
     finals = stage.check_finals(once=False)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.process.harness import COMMANDS, DEAD, Seen, Stage, cancel_of
 from tests.support.timing import SECOND, eventually
-from worker.simulator import Behaviour, Cancels, Script
+from worker.simulator import Behaviour, Cancels, Script, Streams
 
 QUICK = {
     "venue__report_timeout": 1.0,
@@ -367,8 +367,6 @@ async def test_unresolved_goes_to_the_dead_letters_and_the_truth_supersedes_it(s
 
 async def test_a_look_up_that_no_frame_ends_proves_nothing(stage: Stage) -> None:
     """A venue that answers no snapshot: silence is no outcome, whatever the timers say."""
-    from worker.simulator import Streams
-
     await stage.open(Script(streams=Streams(snapshot="never")))
     await stage.start(**QUICK | {"venue__doubt_window": 4.0, "venue__snapshot_timeout": 0.3})
     lost = await stage.publish([cancel_of(str(uuid.uuid4()))])
@@ -382,6 +380,22 @@ async def test_a_look_up_that_no_frame_ends_proves_nothing(stage: Stage) -> None
     assert max(stage.sends().values()) == 1, "nothing was seen open, so nothing may be sent again"
     letters = await stage.dead_letters(2)
     assert {letter.message_id for letter in letters} == {lost, ignored}
+
+
+async def test_a_report_comes_before_an_order_record(stage: Stage) -> None:
+    """The order closes after a look-up read its reports and before it reads the order (contract 4.2)."""
+    await stage.open(Script(streams=Streams(snapshot_delay=1.0)))
+    orders = stage.place(3, behaviour=B(pending=False, lose=("*",), delay=2.5))
+    await stage.start(**QUICK)
+    command_id = await stage.publish([cancel_of(order_id) for order_id in orders])
+    await stage.settled()
+    finals = stage.check_finals(once=True)
+    said = {entry.order_id: entry.record for entry in stage.venue.book.history}
+    for index, order_id in enumerate(orders):
+        final = finals[command_id, index]
+        assert final.outcome == "canceled"
+        assert final.report_bytes == said[order_id]
+    assert max(stage.sends().values()) == 1
 
 
 async def test_the_deadline_is_kept_at_the_moment_of_sending(stage: Stage) -> None:
