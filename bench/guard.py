@@ -1,0 +1,76 @@
+"""Guard against regressions: the cost of a cancel in the engine, against a reference in the same run. For CI.
+
+Two measures that another load on the machine can't spoil: the number of Python bytecodes, which is the same at every
+run, and CPU time, as the shortest of many short rounds that alternate with rounds of the reference.
+
+    python -m bench.guard           prints both, and exits with 1 if one is beyond its bound
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final
+
+from bench.scenario import READ_AT_ONCE, Worker, make_cancels, naive
+
+CPU_BOUND: Final = 2.0
+"""Ours to the reference's. It is about half of that, and less than that if the machine is busy."""
+
+BYTECODE_BOUND: Final = 8_000
+"""Per cancel; generous, since Python's versions differ."""
+
+ROUNDS: Final = 40
+CANCELS: Final = 10 * READ_AT_ONCE
+
+
+def cpu_us(work: Callable[[], object]) -> float:
+    """CPU microseconds per cancel of one round."""
+    began = time.process_time_ns()
+    work()
+    return (time.process_time_ns() - began) / 1e3 / CANCELS
+
+
+def bytecodes(work: Callable[[], object]) -> float:
+    """Bytecodes per cancel of one round."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count / CANCELS
+
+
+def main() -> int:
+    """Measure, print, judge."""
+    every = make_cancels((ROUNDS + 2) * CANCELS)
+    rounds = [every[start : start + CANCELS] for start in range(0, len(every), CANCELS)]
+    worker = Worker()
+    worker.work(rounds.pop())  # everything is there once, caches too
+    traced = rounds.pop()
+    code = bytecodes(lambda: worker.work(traced))
+    ours, reference = [], []
+    for cancels in rounds:
+        ours.append(cpu_us(lambda: worker.work(cancels)))  # noqa: B023 - called at once
+        reference.append(cpu_us(lambda: naive(cancels)))  # noqa: B023
+    finals = worker.runner.engine.stats.finals["canceled"]
+    assert worker.shells.acked == finals == len(every), "not all was done"
+    ratio = min(ours) / min(reference)
+    print(f"CPU per cancel: {min(ours):.1f} us, reference {min(reference):.1f} us: {ratio:.2f}, bound {CPU_BOUND}")
+    print(f"bytecodes per cancel: {code:.0f}, bound {BYTECODE_BOUND}")
+    return int(ratio > CPU_BOUND or code > BYTECODE_BOUND)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
