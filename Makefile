@@ -10,10 +10,10 @@ installed := .venv/.installed
 pytest := $(bin)/python -m pytest
 compile = UV_PYTHON_DOWNLOADS=never $(bin)/uv pip compile -q --universal --generate-hashes --no-header $(UPGRADE)
 
-.PHONY: help setup rabbitmq demo test lint types unit tests lock clean
+.PHONY: help setup rabbitmq demo test lint types unit tests lock clean bench bench-quick
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(installed) rabbitmq ## .venv from the locks, and a RabbitMQ where the machine has none (both other targets do this)
 
@@ -53,3 +53,11 @@ lock: $(installed) ## write the lock files anew from pyproject.toml (newer versi
 clean: ## remove all that the other targets made
 	rm -rf .venv .cache .hypothesis .ruff_cache .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+bench: setup ## everything measured, beside peers and a limit in C: about an hour on a quiet machine (docs/performance.md)
+	@bench/setup.sh
+	$(bin)/python -m bench all
+
+bench-quick: setup ## its key figures in two to three minutes
+	@bench/setup.sh
+	$(bin)/python -m bench quick

@@ -11,9 +11,12 @@ from pathlib import Path
 
 from bench import rows, suite
 from bench.candidates import CANDIDATES
+from bench.load import Load
 from bench.machine import PLACE
+from bench.profile import Profiler
 from bench.report import document, tables
 from bench.suite import SCENARIOS, Step
+from bench.throughput import Run, drain
 from worker.demo.node import PrivateNode
 from worker.errors import CancelWorkerError
 
@@ -42,9 +45,22 @@ def repeated(times: int, *parts: Callable[[int], Iterator[Step]]) -> Iterator[St
             yield from part(repetition)
 
 
+async def profile() -> None:
+    """One throughput run of our worker with py-spy beside it, after one without, which tells the CPU per cancel."""
+    load = Load(CANDIDATES["worker"].commands)
+    async with PrivateNode() as node:
+        plain = await drain(node, Run("throughput", "", "worker", 1), load)
+        profilers: list[Profiler] = []
+        await drain(
+            node, Run("throughput", "profiled", "worker", 1), load, on_first=lambda pid: profilers.append(Profiler(pid))
+        )
+    for line in profilers[0].lines(plain.figures["cpu_us"]):
+        print(line)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    choice = f"quick (the default), all, report FILE..., or some of: {', '.join(SCENARIOS)}"
+    choice = f"quick (the default), all, profile, report FILE..., or some of: {', '.join(SCENARIOS)}"
     parser.add_argument("what", nargs="*", default=["quick"], help=choice)
     parser.add_argument("--repetitions", type=int, help="default 3, quick: 1")
     parser.add_argument("--only", default="", help="candidates, separated by commas")
@@ -53,6 +69,9 @@ def main() -> int:
     what: list[str] = given.what
     if what[0] == "report":
         document([row for file in what[1:] for row in rows.read(Path(file))])
+        return 0
+    if what == ["profile"]:
+        asyncio.run(profile())
         return 0
     if what == ["quick"]:
         steps = repeated(given.repetitions or 1, suite.quick)

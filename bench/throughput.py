@@ -42,9 +42,9 @@ async def drain(
     manner: Manner = AT_ITS_BEST,
     settings: Mapping[str, str] = NO_SETTINGS,
     within_s: float = 300.0,
-    on_first: Callable[[], None] = lambda: None,
+    on_first: Callable[[int], object] = lambda pid: None,
 ) -> Row:
-    """One run; ``on_first`` is called when the first cancel is on the wire.
+    """One run; ``on_first`` gets the process id once the first cancel is on the wire.
 
     Its conditions: exactly two results per cancel, no command left over, no cancel sent twice.
     """
@@ -56,7 +56,7 @@ async def drain(
                 pids = {"cpu_us": running.pid, "broker_us": place.broker_pid, "venue_us": venue.pid}
                 if not await until(lambda: venue.seen().cancels > 0, START_WITHIN_S):
                     raise RuntimeError(f"{run.candidate} sent no cancel; see the logs in .cache/bench")
-                on_first()
+                on_first(running.pid)
                 before = {name: cpu_s(pid) for name, pid in pids.items()}
                 await place.until_messages(RESULTS, 2 * load.total, within_s)
                 finished_ns = time.monotonic_ns()
