@@ -180,6 +180,30 @@ async def test_an_event_that_no_queue_takes_holds_its_command_and_says_so(stage:
     await stage.end_all()
 
 
+async def test_a_final_that_is_not_confirmed_holds_its_command_through_a_crash(stage: Stage) -> None:
+    """Every outcome is known and none is stored when the worker dies: nothing was acked (contract 4.1)."""
+    await stage.open(Script(behaviour=Behaviour(pending=False)))
+    worker = await stage.start(results__retry_max=1.0)
+    channel = await stage.broker.channel()
+    for queue in ("watch", AUDIT):
+        await (await channel.get_queue(queue, ensure=False)).unbind(RESULTS, "#")
+    await stage.publish_each(stage.place(5))
+    await worker.until_unready("5 events are refused")
+    await eventually(lambda: len(worker.log_events("event_refused")) >= 20, 10 * SECOND)
+    await worker.kill()
+
+    async def back() -> bool:
+        return await stage.broker.depth(COMMANDS) == 5
+
+    await eventually(back)
+    await (await channel.get_queue("watch", ensure=False)).bind(RESULTS, "#")
+    await stage.start()
+    await stage.settled()
+    await stage.end_all()
+    assert {e.outcome for e in stage.check_finals(once=True).values()} == {"canceled"}
+    assert max(stage.sends().values()) == 1
+
+
 async def test_a_full_foreign_queue_turns_events_into_nacks_until_it_is_healed(stage: Stage) -> None:
     """The others stored it already: they get it again, under the same id."""
     await stage.open()
