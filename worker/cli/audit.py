@@ -42,6 +42,7 @@ def command() -> None:
 
 @command.command(
     "verify",
+    short_help="Check that every cancel has its one final.",
     epilog="""\b
 Examples:
   cancel-worker audit verify
@@ -163,6 +164,7 @@ def _print_json(verdict: Verdict, show: int) -> None:
 
 @command.command(
     "export",
+    short_help="Write the events as JSON Lines or CSV.",
     epilog="""\b
 Examples:
   cancel-worker audit export --since 1h > events.jsonl

@@ -29,6 +29,7 @@ _SUBCOMMANDS: Final = {
     "kill": "Cancel every open order in scope, until verified flat.",
     "tail": "Follow events, live or from a time on.",
     "audit": "Verify or export the audit stream.",
+    "dead": "List, show, requeue or purge dead-lettered commands.",
 }
 
 
