@@ -220,6 +220,25 @@ def test_a_reject_that_reads_canceled_may_speak_of_our_own_earlier_send(attempt:
 
 
 @pytest.mark.parametrize(
+    ("fields", "verdict"),
+    [
+        ({"OrdStatus": "New", "CxlRejReason": 2}, "none"),
+        ({"OrdStatus": "New", "CxlRejReason": 6}, "none"),
+        ({"OrdStatus": "Rejected", "CxlRejReason": 1}, "none"),
+        ({"OrdStatus": "Canceled", "CxlRejReason": 0}, "none"),  # perhaps by the later send: its own report tells
+        ({"OrdStatus": "Filled", "CxlRejReason": 0}, "already_closed"),
+    ],
+)
+def test_a_reject_of_a_send_that_a_fresh_id_has_replaced_tells_at_most_that_the_order_is_closed(
+    fields: dict[str, Any], verdict: Verdict
+) -> None:
+    cancel = a_cancel(attempt=2)
+    cancel.take_fresh_id()
+    assert judge(cancel, record("CancelRejected", **OURS, **fields), True) == verdict
+    assert judge(cancel, record("Canceled", **OURS), True) == "canceled"
+
+
+@pytest.mark.parametrize(
     ("exec_type", "fields"),
     [
         ("CancelRejected", {**ANOTHERS, "CxlRejReason": 2}),

@@ -396,6 +396,26 @@ def test_the_finals_of_a_lost_lane_leave_nothing_behind() -> None:
     assert list(driver.left_over()) == []
 
 
+# -- the broker's patience (faults A12)
+
+
+def test_what_is_held_too_long_is_handed_back_and_its_redelivery_joins_what_goes_on_here() -> None:
+    driver = Driver(broker={"hold_limit": 60.0}, venue={"doubt_window": 600.0, "pending_timeout": 30.0})
+    driver.orders = [order("PendingCancel", ClOrdID="y-1")]
+    held = driver.deliver(item())
+    driver.advance(59)
+    assert driver.settlement(held) is None
+    driver.advance(8)
+    assert driver.settlement(held) == "requeue"
+    again = driver.deliver(item(), redelivered=True, headers={"x-delivery-count": 1})
+    driver.advance(20)
+    assert driver.cancels_sent() == ["y-1"], "one attempt goes on"
+    driver.report("Canceled", ClOrdID="y-1")
+    driver.confirm()
+    assert driver.settlement(again) == "ack"
+    assert list(driver.left_over()) == []
+
+
 # -- commands that keep coming back
 
 

@@ -531,6 +531,29 @@ def test_reason_3_then_the_others_pending_cancel_and_its_end() -> None:
     assert driver.cancels_sent() == ["y-1", derive_cl_ord_id("cmd-1", 0, 2)]
 
 
+def test_what_another_process_sent_under_a_fresh_id_is_this_cancel_too() -> None:
+    """A second worker had the same command, was told reason 3, and sent again: its outcome is ours, id and all."""
+    driver = Driver()
+    driver.deliver(item())
+    fresh = derive_cl_ord_id("cmd-1", 0, 2)
+    driver.report("PendingCancel", ClOrdID=fresh)
+    driver.report("Canceled", ClOrdID=fresh)
+    assert driver.outcomes() == ["pending_cancel", "canceled"]
+
+
+def test_a_late_reject_of_the_replaced_send_ends_nothing() -> None:
+    driver = Driver()
+    driver.orders = WORKING
+    driver.deliver(item())
+    driver.report("CancelRejected", ClOrdID="y-1", OrdStatus="PendingReplace", CxlRejReason=3)
+    driver.report("Replaced", ClOrdID="z-9", OrdStatus="New")
+    assert len(driver.cancels_sent()) == 2
+    driver.report("CancelRejected", ClOrdID="y-1", OrdStatus="New", CxlRejReason=2)
+    assert driver.finals() == []
+    driver.report("Canceled", ClOrdID=driver.cancels_sent()[1])
+    assert driver.outcome() == "canceled"
+
+
 def test_reason_6_is_never_answered_by_a_resend() -> None:
     driver = Driver(venue={"doubt_window": 60.0})
     driver.orders = WORKING
