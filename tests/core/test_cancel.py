@@ -114,8 +114,8 @@ def test_nothing_leaves_the_final_phase_and_only_the_queue_leads_to_a_send() -> 
         ("Canceled", ORDERS_OWN, "already_closed"),
         ("Canceled", {"ClOrdID": None}, "already_closed"),
         # CancelRejected for this cancel
-        ("CancelRejected", {**OURS, "OrdStatus": "Canceled", "CxlRejReason": 0}, "already_closed"),
-        ("CancelRejected", {**OURS, "OrdStatus": "Cancelled", "CxlRejReason": 0}, "already_closed"),
+        ("CancelRejected", {**OURS, "OrdStatus": "Canceled", "CxlRejReason": 0}, "look_up"),  # by whose hand?
+        ("CancelRejected", {**OURS, "OrdStatus": "Cancelled", "CxlRejReason": 0}, "look_up"),
         ("CancelRejected", {**OURS, "OrdStatus": "Filled", "CxlRejReason": 0}, "already_closed"),
         ("CancelRejected", {**OURS, "OrdStatus": "Expired", "CxlRejReason": 1}, "already_closed"),
         ("CancelRejected", {**OURS, "OrdStatus": "DoneForDay", "TimeInForce": "FillAndKill"}, "already_closed"),

@@ -61,8 +61,18 @@ CASES = [
     Case("expired", [live("Expired", ClOrdID="ord-000417")], "already_closed", False),
     Case("reject of a filled order", [rejected(OrdStatus="Filled", CxlRejReason=0)], "already_closed", False, reason=0),
     Case(
-        "reject of a canceled order", [rejected(OrdStatus="Canceled", CxlRejReason="TooLateToCancel")],
-        "already_closed", False, reason="TooLateToCancel",
+        "reject of a canceled order, and no look-up tells by whom",
+        [rejected(OrdStatus="Canceled", CxlRejReason="TooLateToCancel")],
+        "already_closed", False, reason="TooLateToCancel", infos=["report"],
+    ),
+    Case(
+        "reject of an order canceled by another", [rejected(OrdStatus="Canceled", CxlRejReason="TooLateToCancel")],
+        "already_closed", False, orders=[order("Canceled", **ANOTHERS)], reason="TooLateToCancel", infos=["report"],
+    ),
+    Case(
+        "reject of an order that an earlier copy of this cancel canceled",
+        [rejected(OrdStatus="Canceled", CxlRejReason="TooLateToCancel")],
+        "canceled", False, orders=[order("Canceled", **OURS)], infos=["report"],
     ),
     Case(
         "too late, says the reject, and the look-up agrees", [rejected(OrdStatus="New", CxlRejReason=0)],

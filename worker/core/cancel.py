@@ -255,9 +255,9 @@ def _judge_reject(cancel: CancelState, record: Record) -> Verdict:
     if reason == venue.ALREADY_PENDING or (venue.status_is_pending(status) and reason != venue.UNKNOWN_ORDER):
         return "running"
     if status != "Rejected" and venue.status_is_closed(record):
-        # After an earlier send the order may have been canceled by that one: only the venue's history tells.
-        maybe_ours = venue.is_canceled_word(status) and (cancel.attempt > 1 or cancel.command.redelivered)
-        return "look_up" if maybe_ours else "already_closed"
+        # An earlier send under this ClOrdID, by whoever got a copy of the command, may be what canceled the order:
+        # only the venue's history tells, and two workers must tell the same (contract 3, Ids).
+        return "look_up" if venue.is_canceled_word(status) else "already_closed"
     if reason == venue.UNKNOWN_ORDER or status == "Rejected" or venue.names_no_order(record.order_id):
         return "look_up" if record.exec_type == "Rejected" and reason != venue.UNKNOWN_ORDER else "unknown"
     if reason == venue.TOO_LATE or not venue.status_is_known_open(status):

@@ -25,6 +25,9 @@ from worker.wire.venue import Record
 EXEC_IDS_KEPT: Final = 256
 """ExecIDs remembered per cancel for de-duplication; an order with more reports than that is not a cancel's concern."""
 
+LOOKUPS_PER_REJECT: Final = 2
+"""How often the venue's history is asked whose hand closed an order, before its reject is the last word."""
+
 Wait = Literal["pending", "running", "lookup", "window", "joined"]
 
 
@@ -345,7 +348,8 @@ class Desk:
             case "absent":
                 self._absent(cancel, now)
             case "unclear":
-                self._schedule_lookup(cancel, now)
+                if cancel.lookups < LOOKUPS_PER_REJECT or not self._closed_by_reject(cancel, now):
+                    self._schedule_lookup(cancel, now)
 
     def _closed_by_lookup(self, cancel: CancelState, now: Now) -> None:
         if cancel.refused is not None:
@@ -384,10 +388,19 @@ class Desk:
             cancel.move(Phase.QUEUED)
             self.queues[command.lane].put(cancel)
 
+    def _closed_by_reject(self, cancel: CancelState, now: Now) -> bool:
+        """Look-ups add nothing to a reject that said ``Canceled``: then the order is closed, by another's hand."""
+        if cancel.reject is None or not venue.is_canceled_word(cancel.reject[0].ord_status):
+            return False
+        self._finish_by_reject(cancel, "already_closed", now, live=False)
+        return True
+
     def _absent(self, cancel: CancelState, now: Now) -> None:
         """The venue showed that it knows no such order; it must say so over ``venue.unknown_wait`` (contract 3)."""
         if cancel.refused is not None:
             self.finish(cancel, "refused", now, live=None, error=cancel.refused)
+            return
+        if self._closed_by_reject(cancel, now):
             return
         if cancel.unknown_since is None:
             cancel.unknown_since = now.mono
