@@ -65,7 +65,8 @@ async def sure(publishing: Coroutine[object, object, object]) -> bool:
     """Publish; False if the broker closed the connection meanwhile, so that nobody knows whether it is there."""
     try:
         await publishing
-    except aio_pika.exceptions.AMQPError:
+    except (aio_pika.exceptions.AMQPError, RuntimeError, OSError):  # RuntimeError: closed, and not yet known to be
+        await asyncio.sleep(0.05)
         return False
     except asyncio.CancelledError:  # what the driver makes of a confirm that will not come
         task = asyncio.current_task()
