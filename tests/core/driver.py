@@ -25,6 +25,7 @@ from worker.core.effects import (
     OutEvent,
     Publish,
     Reply,
+    SearchAudit,
     SendText,
     SessionIsReady,
     Settle,
@@ -32,6 +33,7 @@ from worker.core.effects import (
 )
 from worker.core.engine import Engine
 from worker.core.facts import (
+    AuditSearched,
     CommandDelivered,
     ConsumerLost,
     ConsumerStopped,
@@ -85,6 +87,7 @@ class Driver:
         self.dropped: list[DropSession] = []
         self.ready_told: list[int] = []
         self.notes: list[Note] = []
+        self.searches: list[SearchAudit] = []
         self.stopped = 0
         self.history: list[Fields] = []
         self.orders: list[Fields] = []
@@ -170,6 +173,8 @@ class Driver:
                 self.ready_told.append(effect.session)
             case Note():
                 self.notes.append(effect)
+            case SearchAudit():
+                self.searches.append(effect)
             case Stopped():
                 self.stopped += 1
 
@@ -322,6 +327,10 @@ class Driver:
     def end_grace(self) -> None:
         """``shutdown.grace`` is used up."""
         self.step(GraceOver())
+
+    def audit_says(self, found: bool | None, id: str = "cmd-1") -> None:
+        """The audit stream was searched for a mass cancel's own final; None: it could not be read."""
+        self.step(AuditSearched(id, found))
 
     # -- events
 
