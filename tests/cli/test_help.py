@@ -17,7 +17,7 @@ from worker import __version__
 from worker.cli import commands
 
 PROJECT = Path(__file__).resolve().parents[2]
-NAMES = ("run", "demo", "simulate", "check", "topology", "cancel", "kill", "tail", "audit", "dead")
+NAMES = ("run", "demo", "simulate", "check", "topology", "cancel", "kill", "tail", "audit", "dead", "schema")
 
 
 def the_command(name: str) -> click.Command:

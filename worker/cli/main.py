@@ -30,6 +30,7 @@ _SUBCOMMANDS: Final = {
     "tail": "Follow events, live or from a time on.",
     "audit": "Verify or export the audit stream.",
     "dead": "List, show, requeue or purge dead-lettered commands.",
+    "schema": "Print JSON Schema of commands and events, or an AsyncAPI document.",
 }
 
 
