@@ -14,6 +14,7 @@ import pytest
 
 from tests.docs.pages import PAGES, REPOSITORY, Block, blocks, shown
 from worker.config import load
+from worker.simulator import Script
 from worker.wire import event as wire
 from worker.wire.command import InvalidCommand, InvalidItem, MassCancelCommand, read_command
 from worker.wire.event import Event
@@ -116,6 +117,13 @@ def test_promql_of_the_alerts_parses() -> None:
     (block,) = blocks(DOCS / "operations.md", "promql")
     for line in block.text.strip().splitlines():
         promql_parser.parse(line)
+
+
+def test_the_readme_leads_a_worker_to_the_simulator() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    login = Script().login
+    assert f"CANCEL_WORKER__VENUE__API_KEY={login.key}\n" in text
+    assert f"CANCEL_WORKER__VENUE__API_SECRET={login.secret}\n" in text
 
 
 def test_pictures_are_well_formed() -> None:
