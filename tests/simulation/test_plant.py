@@ -8,6 +8,7 @@ from tests.simulation.plant import BUGS, SEEDS, Bug, find
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
 def test_a_planted_bug_is_found(bug: Bug) -> None:
     finding = find(bug)
