@@ -295,7 +295,7 @@ class Stage:
         self.events = Events(broker, "watch")
         self.workers: list[Worker] = []
         self.published: dict[str, int] = {}
-        self.evidence_may_differ: set[str] = set()
+        self.may_differ: dict[str, set[str]] = {}
         self._venue: Simulator | None = None
         self._stack = AsyncExitStack()
 
@@ -482,7 +482,7 @@ class Stage:
     def check_finals(self, *, once: bool) -> dict[CancelKey, Seen]:
         """Every published cancel has one final by id, and repeats tell the same; ``once``: there is no repeat.
 
-        Of outcomes in ``evidence_may_differ`` a repeat may rest on another report and so show the order a moment later.
+        ``may_differ``: by outcome, which fields of a repeat are let pass.
         Returns the finals; a final that supersedes an ``unresolved`` stands for both.
         """
         chosen: dict[CancelKey, Seen] = {}
@@ -497,10 +497,7 @@ class Stage:
                 assert len(events) == len(ids), f"{key}: {[e.raw for e in events]}"
             for event in events:
                 first = ids[event.event_id]
-                same = ["outcome", "order_live"]
-                if event.outcome not in self.evidence_may_differ:
-                    same += ["order", "report"]
-                for field in same:
+                for field in {"outcome", "order_live", "order", "report"} - self.may_differ.get(event.outcome, set()):
                     assert event.body[field] == first.body[field], f"{key} {field}: {event.body} / {first.body}"
         wanted = {
             (command_id, index)
