@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime as dt
+import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,11 +33,23 @@ async def measure(steps: Iterator[Step], file: Path, only: frozenset[str]) -> No
             if not CANDIDATES[run.candidate].is_there or (only and run.candidate not in only):
                 continue
             for _ in range(TRIES):
-                row = await step(node, run)
+                try:
+                    row = await step(node, run)
+                except (TimeoutError, RuntimeError) as error:
+                    row = run.row({}, str(error))
                 rows.append(file, row)
                 print(row.line(), flush=True)
                 if not row.broken:
                     break
+                keep_log(run)
+
+
+def keep_log(run: Run) -> None:
+    """Put the log of a run that broke a condition aside, before the next one overwrites it."""
+    log = CANDIDATES[run.candidate].log
+    kept = "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()) for part in (run.scenario, run.case) if part)
+    copy = shutil.copy(log, log.with_name(f"broken-{run.candidate}-{kept}-{run.repetition}.log"))
+    print(f"  its log: {copy}", flush=True)
 
 
 def repeated(times: int, *parts: Callable[[int], Iterator[Step]]) -> Iterator[Step]:

@@ -30,6 +30,11 @@ class Candidate(NamedTuple):
     needs: Path
 
     @property
+    def log(self) -> Path:
+        """What the last run wrote."""
+        return PLACE / f"{Path(self.command[0]).name}.log"
+
+    @property
     def is_there(self) -> bool:
         """Whether setup.sh could build it."""
         return self.needs.exists()
@@ -77,8 +82,7 @@ class Running:
             **candidate.environment,
             **(settings or {}),
         }
-        log = PLACE / f"{Path(candidate.command[0]).name}.log"
-        with log.open("wb") as output:
+        with candidate.log.open("wb") as output:
             self._process = subprocess.Popen(
                 candidate.command, env=environment, cwd=PLACE, stdout=output, stderr=output
             )

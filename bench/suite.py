@@ -44,14 +44,19 @@ def open_loop(
 
 
 def batches(repetition: int, candidates: tuple[str, ...] = ("c", OURS, "node")) -> Iterator[Step]:
-    """Commands of many cancels: cost per cancel, and how soon all of a large one are on the wire."""
+    """Commands of many cancels: cost per cancel, and large ones one at a time."""
     for cancels in (1, 20, 100, 1000):
         for candidate in candidates:
             run = Run("batch", f"{cancels:,} a command", candidate, repetition)
             yield run, partial(drain, load=Load(40_000 // cancels, cancels))
     for candidate in candidates:
-        run = Run("large command", "1,000 cancels", candidate, repetition)
-        yield run, partial(latency.large_commands, cancels=1000, commands=21, rate=1.0)
+        yield large_command(repetition, candidate)
+
+
+def large_command(repetition: int, candidate: str) -> Step:
+    """How soon all 1,000 cancels of a command are on the wire."""
+    run = Run("large command", "1,000 cancels", candidate, repetition)
+    return run, partial(latency.large_commands, cancels=1000, commands=21, rate=1.0)
 
 
 def growing(repetition: int) -> Iterator[Step]:
@@ -113,5 +118,6 @@ SCENARIOS: Final[dict[str, Callable[[int], Iterator[Step]]]] = {
 def quick(repetition: int) -> Iterator[Step]:
     """The key figures in two to three minutes."""
     yield from throughput(repetition, ("c", OURS, "node", "go", "naive", "faststream"), 0.5)
-    yield from open_loop(repetition, (500,), ("c", OURS, "node"), 4.0)
+    yield from open_loop(repetition, (500, 2000), ("c", OURS, "node"), 4.0)
+    yield large_command(repetition, OURS)
     yield from starting(repetition)
