@@ -635,6 +635,22 @@ def test_unresolved_says_what_was_last_proven_of_the_order() -> None:
     assert (final["outcome"], final["order_live"], final["order"]["cum_qty"]) == ("unresolved", True, "0.3")
 
 
+def test_a_send_that_is_on_its_way_when_the_window_ends_may_still_be_answered() -> None:
+    driver = Driver(venue={"doubt_window": 5.2, "report_timeout": 5.0})
+    driver.orders = WORKING
+    driver.deliver(item())
+    driver.advance(5.1)
+    assert len(driver.cancels_sent()) == 2, "looked up, and sent again"
+    driver.advance(4.7)
+    driver.error(driver.cancel_frames()[1]["reqid"])
+    driver.advance(0.3)
+    assert len(driver.cancels_sent()) == 3, "just before the window ends"
+    driver.advance(0.5)
+    assert driver.finals() == []
+    driver.report("Canceled", ClOrdID="y-1")
+    assert driver.outcome() == "canceled"
+
+
 def test_pending_for_ever_ends_in_unresolved() -> None:
     driver = Driver(venue={"doubt_window": 100.0})
     driver.orders = [order("PendingCancel", ClOrdID="y-1")]

@@ -71,10 +71,6 @@ class LaneQueue:
         """Add a cancel whose phase is QUEUED."""
         self._waiting.append(cancel)
 
-    def put_back(self, cancels: list[CancelState]) -> None:
-        """Return cancels that could not go after all, ahead of the others."""
-        self._waiting.extendleft(reversed(cancels))
-
     def head(self) -> CancelState | None:
         """The next cancel that really waits, left in place; None if there is none."""
         waiting = self._waiting

@@ -308,7 +308,7 @@ class Desk:
         if cancel.phase is Phase.FINAL or cancel.doubt_began is None:
             return
         left = self._settings.doubt_window - (self.ready_clock.read(now.mono) - cancel.doubt_began)
-        if left > 1e-6 or cancel.phase is Phase.QUEUED:
+        if left > 1e-6 or cancel.phase in (Phase.QUEUED, Phase.SENT):  # a send that is on its way may still be answered
             self._set(now.mono + max(left, 0.1), "window", cancel)
             return
         self.unresolved(cancel, now, "the venue gave no conclusive word within the doubt window")

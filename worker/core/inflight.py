@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from worker.core.cancel import CancelState, Phase, concerns
+from worker.core.cancel import CancelState, concerns
 from worker.wire.venue import Record, names_no_order
 
 _NONE: Final[tuple[CancelState, ...]] = ()
@@ -135,10 +135,3 @@ class Inflight:
             if frame is not None and frame.session.ready and cancel.sent_mono > sent_after:
                 return cancel
         return None
-
-    def is_known_order(self, order_id: str) -> bool:
-        """Whether a cancel that has not ended targets this order."""
-        there = self._by_order.get(order_id)
-        if there is None:
-            return False
-        return any(c.phase is not Phase.FINAL for c in (there if isinstance(there, list) else (there,)))
