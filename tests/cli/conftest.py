@@ -70,7 +70,9 @@ async def finish(process: asyncio.subprocess.Process, given: bytes = b"", within
     """Wait for its end; at the latest it is ended by force."""
     try:
         async with asyncio.timeout(within_s):
-            out, err = await process.communicate(given)
+            if not given and process.stdin is not None:
+                process.stdin.close()  # uvloop refuses to write even nothing to a process that has ended
+            out, err = await process.communicate(given or None)
     finally:
         if process.returncode is None:
             process.kill()

@@ -106,10 +106,10 @@ async def test_until_ends_it(broker: Broker) -> None:
         await publish_event(broker, make_event("c-1", 0, "canceled"))
         ended = await cli("tail", "--since", "1h", "--until", "now", "--json", settings=settings)
         assert (ended.status, ended.err, ended.out.count("\n")) == (0, "", 1)
-        soon = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+        soon = (datetime.now(UTC) + timedelta(seconds=5 * SECOND)).isoformat()
         ended = await cli("tail", "--until", soon, settings=settings)
         assert ended == Ended(0, "", "")
-        soon = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+        soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()  # it may come before the stream is open
         ended = await cli("tail", "--since", "1h", "--until", soon, "--command-id", "c-1", settings=settings)
         assert (ended.status, ended.err, ended.out.count("\n")) == (0, "", 1)
 

@@ -104,9 +104,7 @@ def command(
 
 
 async def _tail(config: Config, selection: Selection, count: int | None, as_json: bool) -> None:
-    import asyncio
-    import time
-    from contextlib import aclosing, suppress
+    from contextlib import aclosing
 
     from worker.cli.answers import tone_of
     from worker.cli.console import Console
@@ -115,24 +113,29 @@ async def _tail(config: Config, selection: Selection, count: int | None, as_json
     from worker.wire.seen import SeenEventError, read_event
 
     console, repeats, shown = Console(), Repeats(), 0
-    left = None if selection.until_us is None else selection.until_us / 1e6 - time.time()
     bodies = _live(config, selection) if selection.since_us is None else _stored(config, selection)
-    with suppress(TimeoutError):  # --until has come
-        async with asyncio.timeout(left if left is not None and left > 0 else None), aclosing(bodies):
-            async for body in bodies:
-                try:
-                    event = read_event(body)
-                except SeenEventError:
-                    continue  # somebody else's message on the results exchange
-                if not selection.wants(event) or not repeats.is_new(event.event_id):
-                    continue
-                if as_json:
-                    write_json(body)
-                else:
-                    console.line(line_of_any(event), tone_of(event))
-                shown += 1
-                if shown == count:
-                    return
+    async with aclosing(bodies):
+        async for body in bodies:
+            try:
+                event = read_event(body)
+            except SeenEventError:
+                continue  # somebody else's message on the results exchange
+            if not selection.wants(event) or not repeats.is_new(event.event_id):
+                continue
+            if as_json:
+                write_json(body)
+            else:
+                console.line(line_of_any(event), tone_of(event))
+            shown += 1
+            if shown == count:
+                return
+
+
+def _left_s(selection: Selection) -> float | None:
+    """Seconds to ``--until``, 0 if it has come; None: there is none."""
+    import time
+
+    return None if selection.until_us is None else max(0.0, selection.until_us / 1e6 - time.time())
 
 
 def line_of_any(event: object) -> str:
@@ -152,20 +155,31 @@ def line_of_any(event: object) -> str:
 
 
 async def _stored(config: Config, selection: Selection) -> AsyncGenerator[bytes, None]:
-    """From the audit stream: to its end if ``until_us`` is past, else on and on."""
-    import time
+    """From the audit stream, on and on; if there is an ``until_us``, all that is stored once it has come."""
+    import asyncio
     from contextlib import aclosing
 
     from worker.app import make_dial
     from worker.broker.audit_stream import opened
 
     assert selection.since_us is not None
-    over = selection.until_us is not None and selection.until_us <= time.time_ns() // 1000
-    async with opened(make_dial(config, "cancel-worker tail"), config.broker) as stream:
-        batches = stream.to_end(selection.since_us) if over else stream.follow(selection.since_us)
-        async with aclosing(batches):
-            async for batch in batches:
+    dial, shown = make_dial(config, "cancel-worker tail"), -1
+    if _left_s(selection) != 0.0:
+        async with opened(dial, config.broker) as stream, aclosing(stream.follow(selection.since_us)) as batches:
+            while True:
+                try:
+                    async with asyncio.timeout(_left_s(selection)):
+                        batch = await anext(batches)
+                except TimeoutError:
+                    break
                 for message in batch:
+                    shown = message.offset
+                    yield message.body
+    # A clock that strikes while there is more to read must not cut it off.
+    async with opened(dial, config.broker) as stream, aclosing(stream.to_end(selection.since_us)) as batches:
+        async for batch in batches:
+            for message in batch:
+                if message.offset > shown:
                     yield message.body
 
 
@@ -198,6 +212,12 @@ async def _live(config: Config, selection: Selection) -> AsyncGenerator[bytes, N
         async with limited("basic.consume", within):
             await queue.consume(received, no_ack=True, exclusive=True)
         link.close_callbacks.add(lambda *_: came.put_nowait(None))
-        while (body := await came.get()) is not None:
+        while True:
+            try:
+                async with asyncio.timeout(_left_s(selection)):
+                    body = await came.get()
+            except TimeoutError:
+                return
+            if body is None:
+                raise BrokerError("the connection to the broker was lost")
             yield body
-        raise BrokerError("the connection to the broker was lost")
