@@ -115,18 +115,18 @@ async def test_a_frozen_broker_is_noticed_and_nothing_is_lost(own_stage: Stage) 
 
 
 async def test_nothing_is_published_before_the_audit_stream_is_there(stage: Stage) -> None:
-    """faults A29, with declare = false, where the worker may only wait for it."""
+    """faults A29, with declare = false, where the worker may only wait for it; cancels go on."""
     _node(stage)
-    await stage.open(Script(behaviour=Behaviour(pending=False, delay=1.5)))
+    await stage.open(Script(behaviour=Behaviour(pending=False)))
     await stage.declare()
     worker = await stage.start(broker__declare=False)
-    await stage.publish_each(stage.place(20))
-    await stage.venue.until(lambda: len(stage.venue.cancels) == 20, 10)
     await stage.broker.delete_queue(AUDIT)
     await stage.broker.close_connections()
-    await worker.until_unready(AUDIT)
-    await stage.venue.until(lambda: not any(t.open for t in stage.venue.truth().values()), 10)
-    assert stage.events.finals() == []
+    await worker.until_unready(AUDIT, 20 * SECOND)
+    await stage.publish_each(stage.place(20))
+    await stage.venue.until(lambda: not any(t.open for t in stage.venue.truth().values()), 20 * SECOND)
+    assert await worker.until_unready(AUDIT)
+    assert stage.events.seen == []
     await stage.declare()
     await worker.until_ready()
     await stage.settled()
