@@ -133,6 +133,22 @@ def test_the_one_line_that_counts(events: list[SeenEvent], begins: str) -> None:
     assert after(*events).conclusion().startswith(begins)
 
 
+@pytest.mark.parametrize(
+    ("users", "customer_user", "said"),
+    [(["a", "b"], None, True), (["a"], "a", False), (None, None, False)],
+)
+def test_what_the_worker_covered_is_told_where_it_is_less_than_was_asked(
+    users: list[str] | None, customer_user: str | None, said: bool
+) -> None:
+    asked = mass_request("m-1", "x", True, None, None, customer_user, 1024)
+    body = json.loads(encode_event(make_event("m-1", 0, "mass_canceled", mass=ledger()))) | {
+        "scope": {"customer_users": users}
+    }
+    line = after(read_event(json.dumps(body).encode()), asked=asked).conclusion()
+    assert (", only those of a, b (kill.customer_users)" in line) is said
+    assert ("kill.customer_users" in line) is said
+
+
 def test_why_survivors_survived_is_looked_up_by_id() -> None:
     progress = after(mass("mass_incomplete", matched=1, unknown=1, remaining=["o-1"]))
     assert progress.survivors_finals == {

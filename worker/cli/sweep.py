@@ -17,7 +17,7 @@ from worker.wire.command import MASS_CANCEL, InvalidCommand, MassCancelCommand, 
 from worker.wire.event import final_id, routing_key, unresolved_id
 from worker.wire.properties import Properties, is_command_id
 from worker.wire.rules import MESSAGE_ID
-from worker.wire.seen import SeenEvent, SeenMass
+from worker.wire.seen import SeenEvent, SeenMass, SeenScope
 
 OUTCOMES: Final = ("mass_progress", "mass_canceled", "mass_incomplete", "unresolved", "invalid", "unauthorized")
 
@@ -84,6 +84,7 @@ class Progress:
         self._asked = asked
         self._seen: set[str] = set()
         self.mass: SeenMass | None = None
+        self.scope: SeenScope | None = None
         self.final: SeenEvent | None = None
 
     def take(self, event: SeenEvent) -> bool:
@@ -96,8 +97,8 @@ class Progress:
         self._seen.add(event.event_id)
         if self.final is None:
             self.final = event if is_end else None
-            if event.mass is not None:
-                self.mass = event.mass
+            self.mass = event.mass or self.mass
+            self.scope = event.scope or self.scope
         return True
 
     def _ends(self) -> tuple[str, str]:
@@ -121,10 +122,18 @@ class Progress:
         keys = [(order_id, f"order {order_id}") for order_id in self.remaining]
         return {make_id(command_id, key): order_id for order_id, key in keys for make_id in (final_id, unresolved_id)}
 
+    @property
+    def _narrowed(self) -> str:
+        """Whose orders alone the worker covered, by its own ``kill.customer_users``: more was asked for."""
+        users = self.scope.customer_users if self.scope is not None else None
+        if users is None or self._asked.customer_user is not None:
+            return ""
+        return f", only those of {', '.join(users)} (kill.customer_users)"
+
     def conclusion(self) -> str:
         """The one line that counts, and what it covers."""
         counts = f" ({counts_of(self.mass)})" if self.mass is not None else ""
-        covered = f"{self._asked.scope}, submitted before the deadline"
+        covered = f"{self._asked.scope}{self._narrowed}, submitted before the deadline"
         if self.final is None:
             return f"NOT VERIFIED{counts}: no final event came. Asked for: {covered}."
         if self.is_flat:

@@ -64,6 +64,12 @@ class SeenMass(Struct, frozen=True):
         return self.matched == self.canceled + self.already_closed + self.rejected + self.unknown + self.unsent
 
 
+class SeenScope(Struct, frozen=True):
+    """``scope``: whose orders a mass cancel covers; ``customer_users`` None: every order that the API key sees."""
+
+    customer_users: tuple[str, ...] | None = None
+
+
 class SeenEvent(Struct, frozen=True):
     """One event. ``index`` None: it is about the command as a whole; ``order_live`` None: not known.
 
@@ -93,6 +99,7 @@ class SeenEvent(Struct, frozen=True):
     reason: str | None = None
     times: SeenTimes = SeenTimes()
     mass: SeenMass | None = None
+    scope: SeenScope | None = None
 
     @property
     def told(self) -> str:
