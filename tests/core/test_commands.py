@@ -425,14 +425,21 @@ def suspect(driver: Driver, n: int, *more: Fields, **properties: Any) -> Any:
     )
 
 
-def test_suspects_are_handled_one_at_a_time_and_alone_in_their_frames() -> None:
+@pytest.mark.parametrize(("count", "frames"), [(8, [9]), (9, [1] * 9)])
+def test_each_cancel_of_a_suspect_goes_alone(count: int, frames: list[int]) -> None:
+    driver = Driver()
+    driver.orders = WORKING
+    driver.deliver(*(item(n) for n in range(1, 10)), redelivered=True, headers={"x-delivery-count": count})
+    assert [len(frame["data"]) for frame in driver.cancel_frames()] == frames, "all found working by one list"
+
+
+def test_suspects_are_handled_one_at_a_time() -> None:
     driver = Driver()
     driver.orders = WORKING
     first = suspect(driver, 1, item(5))
     suspect(driver, 2)
     driver.deliver(item(3), id="innocent")
     assert driver.cancels_sent() == ["y-1", "y-5", "y-3"]
-    assert all(len(frame["data"]) == 1 for frame in driver.cancel_frames())
     driver.report("Canceled", ClOrdID="y-1")
     driver.report("Canceled", ClOrdID="y-5", OrderID="order-5")
     assert driver.cancels_sent() == ["y-1", "y-5", "y-3"], "not before the first one is settled"
