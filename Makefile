@@ -40,8 +40,11 @@ types: $(installed) ## mypy, strict
 unit: $(installed) ## the tests of worker/core and worker/wire alone: no broker, no sockets
 	$(pytest) -n 0 tests/core tests/wire
 
+# What failed is run once more, alone and on a fresh broker: two busy cores may make a time-out slip. Twice is red.
+again = $(pytest) -n 0 --last-failed --last-failed-no-failures none --cov --cov-append --cov-report=
+
 tests: setup ## all tests with branch coverage, and the gate on worker/core and worker/wire
-	$(pytest) --cov --cov-report=
+	$(pytest) --cov --cov-report= || $(again)
 	$(bin)/coverage json --quiet -o .cache/coverage.json
 	$(bin)/python tools/coverage_gate.py .cache/coverage.json --at-least 90 worker/core worker/wire
 
