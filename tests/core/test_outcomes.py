@@ -311,6 +311,48 @@ def test_a_report_after_the_final_is_late_and_changes_nothing() -> None:
     assert driver.engine.stats.late_reports == 2
 
 
+def test_a_fill_reported_after_the_order_closed_is_booked_and_the_order_stays_closed() -> None:
+    driver = Driver()
+    driver.deliver(item())
+    driver.report("Canceled", **OURS, CumQty="0.1")
+    driver.report("Trade", ClOrdID="ord-000417", OrdStatus="PartiallyFilled", CumQty="0.3", AvgPx="61000")
+    late = driver.events()[-1]
+    assert (late["late"], late["order"]["status"], late["order"]["cum_qty"]) == (True, "Canceled", "0.3")
+    driver.report("Trade", ClOrdID="ord-000417", OrdStatus="PartiallyFilled", CumQty="0.2")
+    assert driver.events()[-1]["order"]["cum_qty"] == "0.3"
+
+
+def test_what_was_filled_is_kept_when_the_last_report_leaves_it_out() -> None:
+    driver = Driver()
+    driver.deliver(item())
+    driver.report("Trade", ClOrdID="ord-000417", OrdStatus="PartiallyFilled", CumQty="0.1", AvgPx="61250")
+    driver.report("Canceled", **OURS, CumQty=None, AvgPx=None)
+    (final,) = driver.finals()
+    assert (final["order"]["cum_qty"], final["order"]["avg_px"]) == ("0.1", "61250")
+
+
+def test_canceled_tells_the_order_as_its_report_has_it_whatever_came_since() -> None:
+    """Another worker sent the duplicate and was refused: both finals must be equal (contract 3, Ids)."""
+    told, done = [], report("Canceled", **OURS)
+    for refused in (False, True):
+        driver = Driver()
+        driver.deliver(item())
+        if refused:
+            driver.history = [done]
+            refusal: Fields = {
+                "OrdStatus": "Canceled",
+                "CxlRejReason": 0,
+                "Timestamp": format_utc(driver.utc_us + 1_000),
+            }
+            driver.report("CancelRejected", **OURS, **refusal)
+            driver.advance(10)
+        else:
+            driver.report("Canceled", **{k: v for k, v in done.items() if k != "ExecType"})
+        (final,) = driver.finals()
+        told.append((final["outcome"], final["order"], final["report"], final["order_live"]))
+    assert told[0] == told[1]
+
+
 def test_a_late_report_is_known_even_after_its_command_was_settled_but_not_for_ever() -> None:
     driver = Driver(results={"memory": 1})
     for n in (1, 2):

@@ -160,14 +160,24 @@ class CancelState(Struct, eq=False):
         """Keep what ``record`` proves of the order; an older record never replaces a newer one."""
         if self.order is not None and venue.stamp(record.timestamp) < venue.stamp(self.order.as_of):
             return
-        self.order = OrderState(
-            record.ord_status,
-            venue.as_text(record.cum_qty),
-            venue.as_text(record.leaves_qty),
-            venue.as_text(record.avg_px),
-            record.timestamp,
-        )
+        self.order = order_state(record, self.order)
         self.order_live = live
+
+    def note_late_fill(self, record: Record) -> None:
+        """A fill reported after the order was closed: it is booked, and the order stays closed (protocol section 6)."""
+        order = self.order
+        if order is None or self.order_live is not False or not venue.is_more(record.cum_qty, order.cum_qty):
+            return
+        filled = order_state(record, order)
+        self.order = OrderState(order.status, filled.cum_qty, order.leaves_qty, filled.avg_px, filled.as_of)
+
+
+def order_state(record: Record, before: OrderState | None) -> OrderState:
+    """The order after ``record``, which may leave out what was filled: then what was proven ``before`` still holds."""
+    cum_qty, avg_px = venue.as_text(record.cum_qty), venue.as_text(record.avg_px)
+    if cum_qty is None and before is not None:
+        cum_qty, avg_px = before.cum_qty, before.avg_px if avg_px is None else avg_px
+    return OrderState(record.ord_status, cum_qty, venue.as_text(record.leaves_qty), avg_px, record.timestamp)
 
 
 class Answer(Struct):

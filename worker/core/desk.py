@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from worker.config import Config
 from worker.core.batch import LaneQueue
-from worker.core.cancel import Answer, CancelState, Phase, is_request, judge, live_after, reject_error
+from worker.core.cancel import Answer, CancelState, Phase, is_request, judge, live_after, order_state, reject_error
 from worker.core.clock import Now
 from worker.core.events import Events
 from worker.core.inflight import Inflight
@@ -103,6 +103,7 @@ class Desk:
             old = old or (replayed and cancel.order is not None and not is_newer(record, cancel.order))
             if not old and not self._settles_swept(cancel, record, raw, now):
                 self._stats.late_reports += 1
+                cancel.note_late_fill(record)
                 self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now, late=True)
             return
         ours = is_request(cancel, record)
@@ -121,6 +122,8 @@ class Desk:
             self._stats.first_report.observe(now.mono - cancel.sent_mono)
         match verdict:
             case "canceled":
+                # The order as this report has it, whatever came since: two workers must tell the same (contract 3).
+                cancel.order = order_state(record, cancel.order)
                 self.finish(cancel, "canceled", now, raw=raw, live=False)
             case "already_closed":
                 error = reject_error(record) if record.exec_type in ("CancelRejected", "Rejected") else None

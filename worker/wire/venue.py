@@ -7,6 +7,7 @@ may be called ``seqNum`` or ``seq``, a reject reason may be a word, a number or 
 
 from __future__ import annotations
 
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
@@ -143,6 +144,14 @@ def is_zero(quantity: str | int | float | None) -> bool:
         digits = quantity.strip().lstrip("+-").replace(".", "", 1)
         return digits.isascii() and digits.isdigit() and not digits.strip("0")
     return quantity == 0
+
+
+def is_more(quantity: str | int | float | None, than: str | int | float | None) -> bool:
+    """True if both can be read and the first is the larger one."""
+    try:
+        return Decimal(str(quantity)) > Decimal(str(than))
+    except InvalidOperation:
+        return False
 
 
 def is_canceled_word(status: str | None) -> bool:
