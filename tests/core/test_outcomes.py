@@ -311,6 +311,18 @@ def test_a_report_after_the_final_is_late_and_changes_nothing() -> None:
     assert driver.engine.stats.late_reports == 2
 
 
+@pytest.mark.parametrize("status", ["Canceled", "Cancelled"])
+def test_a_reject_that_says_canceled_is_believed_though_the_order_record_lags(status: str) -> None:
+    driver = Driver()
+    driver.orders = WORKING
+    driver.deliver(item())
+    driver.report("CancelRejected", **OURS, OrdStatus=status, CxlRejReason=0)
+    driver.advance(10)
+    (final,) = driver.finals()
+    assert (final["outcome"], final["order_live"]) == ("already_closed", False)
+    assert len(driver.cancels_sent()) == 1
+
+
 def test_a_fill_reported_after_the_order_closed_is_booked_and_the_order_stays_closed() -> None:
     driver = Driver()
     driver.deliver(item())

@@ -371,6 +371,8 @@ class Desk:
     def _working(self, cancel: CancelState, now: Now) -> None:
         """The look-up found the order working without an answer to this cancel."""
         command = cancel.command
+        if self._closed_by_reject(cancel, now):
+            return  # what an answer to this cancel said closed stays closed: a report comes before an Order record
         if cancel.reject is not None:
             self._finish_by_reject(cancel, "cancel_rejected", now, live=True)
         elif cancel.refused is not None:
