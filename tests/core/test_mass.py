@@ -224,6 +224,36 @@ def test_after_its_deadline_nothing_is_sent_and_one_look_tells_what_is_left() ->
     assert order_finals(driver) == {"order-1": "deadline_passed"}
 
 
+def test_an_order_that_was_never_sent_is_told_as_the_list_showed_it() -> None:
+    driver = Driver()
+    opened(driver, 1, Symbol="ETH-USD")
+    sweep(driver, headers={"deadline": format_utc(START_US - 1)})
+    driver.advance(1)
+    (event,) = [e for e in driver.finals("mass") if e["index"]]
+    assert (event["symbol"], event["sent"], event["order_live"]) == ("ETH-USD", "never", True)
+    assert event["order"]["status"] == "New"
+
+
+def test_an_order_of_which_no_word_came_is_told_as_the_last_list_showed_it() -> None:
+    driver = Driver()
+    opened(driver, 1)
+    sweep(driver, headers={"deadline": format_utc(START_US + 20 * SECOND)})
+    driver.advance(60)
+    (event,) = [e for e in driver.finals("mass") if e["index"]]
+    assert (event["outcome"], event["sent"], event["order_live"]) == ("unresolved", "yes", True)
+
+
+def test_its_events_repeat_the_scope_and_say_whose_orders_it_covers() -> None:
+    driver = Driver(kill={"customer_users": ("a", "b")})
+    driver.answering = False
+    sweep(driver, "Security", Symbol="BTC-USD", Side="Buy")
+    driver.advance(1)
+    asked = {"MassCancelRequestType": "Security", "Symbol": "BTC-USD", "Side": "Buy", "CustomerUser": None}
+    told = [e["scope"] for e in driver.events(id="mass")]
+    assert told
+    assert all(scope == asked | {"customer_users": ["a", "b"]} for scope in told)
+
+
 @pytest.mark.parametrize(("age_s", "sent"), [(59, True), (61, False)])
 def test_without_a_deadline_it_is_max_age_after_the_amqp_timestamp(age_s: int, sent: bool) -> None:
     driver = Driver(kill={"max_age": 60.0})

@@ -17,7 +17,7 @@ from worker.config import load
 from worker.simulator import Script
 from worker.wire import event as wire
 from worker.wire.command import InvalidCommand, InvalidItem, MassCancelCommand, read_command
-from worker.wire.event import Event
+from worker.wire.event import Event, ScopeAsked
 from worker.wire.properties import Properties
 from worker.wire.seen import read_event
 
@@ -45,7 +45,9 @@ def test_json_is_a_command_an_event_or_a_ledger(block: Block) -> None:
         ).mass
         assert ledger is not None
         assert ledger.adds_up
-        assert set(shown_object) == {"mass"}
+        assert set(shown_object) == {"mass", "scope"}
+        scope = ScopeAsked("AllOrders", None, None, None, None)
+        assert list(shown_object["scope"]) == list(msgspec.to_builtins(scope))
 
 
 def assert_command(body: bytes, content_type: str) -> None:
@@ -56,7 +58,7 @@ def assert_command(body: bytes, content_type: str) -> None:
 
 
 def assert_event(shown_object: dict[str, Any]) -> None:
-    fields = [f for f in Event.__struct_fields__ if f not in ("deadline", "traceparent", "tracestate", "mass")]
+    fields = [f for f in Event.__struct_fields__ if f not in ("deadline", "traceparent", "tracestate", "mass", "scope")]
     assert list(shown_object) == fields
     event = read_event(msgspec.json.encode(shown_object))
     assert event.command_id is not None

@@ -14,7 +14,16 @@ from jsonschema import Draft7Validator
 from tests.support.events import ledger, make_event
 from tests.wire.bad_bodies import BAD_BODIES, JSON, as_json, cancel_request, good_item, mass_request
 from worker.wire.command import CancelCommand, CancelItem, InvalidCommand, read_command
-from worker.wire.event import FINAL_OUTCOMES, CodeError, Event, InputError, Outcome, RejectError, encode_event
+from worker.wire.event import (
+    FINAL_OUTCOMES,
+    CodeError,
+    Event,
+    InputError,
+    Outcome,
+    RejectError,
+    ScopeAsked,
+    encode_event,
+)
 from worker.wire.properties import Properties
 from worker.wire.schema import commands_schema, events_schema, mass_ledger_schema
 from worker.wire.seen import SeenMass
@@ -167,6 +176,7 @@ def test_an_event_of_every_outcome_is_valid(outcome: str) -> None:
     more: dict[str, Any] = {}
     if outcome.startswith("mass_"):
         more["mass"] = ledger(matched=1, unknown=1, remaining=["o-1"])
+        more["scope"] = ScopeAsked("AllOrders", None, None, None, ("desk@example.com",))
     command_id = None if outcome.startswith("worker_") else "c-1"
     event = make_event(command_id, 0, outcome, **more)
     EVENTS.validate(json.loads(encode_event(event)))

@@ -246,6 +246,8 @@ def _event_examples() -> dict[str, dict[str, Any]]:
     nothing: dict[str, Any] = {"sent": "never", "cl_ord_id": None, "order_id": None, "session_id": None, "attempt": 0}
     error = {"field": "data", "rule": "required", "message": "data: required; received nothing"}
     ledger = {"matched": 2, "canceled": 1, "already_closed": 1, "rejected": 0, "unknown": 0, "unsent": 0}
+    scope: dict[str, Any] = {"MassCancelRequestType": "AllOrders", "Symbol": None, "Side": None, "CustomerUser": None}
+    scope["customer_users"] = None
     return {
         "canceled": common
         | {
@@ -278,6 +280,7 @@ def _event_examples() -> dict[str, dict[str, Any]]:
             "sent": "yes",
             "lane": "kill",
             "mass": ledger | {"remaining": [], "sweeps": 2, "restarted": False, "elapsed_ms": 412.5},
+            "scope": scope,
         },
     }
 

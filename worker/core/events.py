@@ -13,7 +13,7 @@ from worker.core.stats import Stats
 from worker.core.sweep import Sweep
 from worker.wire import event as wire
 from worker.wire.command import Context, InvalidItem, Lane
-from worker.wire.event import CodeError, Event, EventError, InputError, OrderState, Sent, Times
+from worker.wire.event import CodeError, Event, EventError, InputError, OrderState, ScopeAsked, Sent, Times
 from worker.wire.timestamp import format_utc
 from worker.wire.venue import Record
 
@@ -165,7 +165,10 @@ class Events:
         error: CodeError | None,
         now: Now,
     ) -> None:
-        command = sweep.command
+        command, request = sweep.command, sweep.request
+        scope = ScopeAsked(
+            request.request_type, request.symbol, request.side, request.customer_user, sweep.scope.customer_users
+        )
         self._publish(
             command,
             outcome,
@@ -176,10 +179,11 @@ class Events:
             0,
             "yes" if sweep.has_sent else "never",
             live,
-            sweep.request.symbol,
-            sweep.request.cl_ord_id,
+            request.symbol,
+            request.cl_ord_id,
             error=error,
             mass=Raw(sweep.ledger(now)),
+            scope=scope,
         )
 
     def _publish(
@@ -206,6 +210,7 @@ class Events:
         session_id: str | None = None,
         mass: Raw | UnsetType = UNSET,
         cancel: CancelState | None = None,
+        scope: ScopeAsked | UnsetType = UNSET,
     ) -> None:
         context, lane = command.context, command.lane
         body = wire.encode_event(
@@ -238,6 +243,7 @@ class Events:
                 UNSET if context.traceparent is None else context.traceparent,
                 UNSET if context.tracestate is None else context.tracestate,
                 mass,
+                scope,
             )
         )
         event = OutEvent(

@@ -88,16 +88,18 @@ def _same(value: str | None, wanted: str) -> bool | None:
 class SweptOrder:
     """One order that matched: its running number, its present cancel, and that one's or an earlier one's answer.
 
-    ``waits``: the present cancel has still to end. ``closed``: seen closed. ``done``: its final is made.
+    ``record``: that which last showed it open. ``waits``: the present cancel has still to end. ``closed``: seen closed.
+    ``done``: its final is made.
     """
 
-    __slots__ = ("answer", "cancel", "closed", "done", "index", "order_id", "sent", "waits")
+    __slots__ = ("answer", "cancel", "closed", "done", "index", "order_id", "record", "sent", "waits")
 
     def __init__(self, order_id: str, index: int) -> None:
         self.order_id = order_id
         self.index = index
         self.cancel: CancelState | None = None
         self.answer: Answer | None = None
+        self.record: Record | None = None
         self.closed = False
         self.done = False
         self.sent = False
@@ -190,12 +192,13 @@ class Sweep:
                 return None
         return covered
 
-    def order(self, order_id: str) -> SweptOrder:
-        """The order's entry, made when it is matched for the first time."""
+    def order(self, order_id: str, record: Record) -> SweptOrder:
+        """The entry of an order that ``record`` shows open, made when it is matched for the first time."""
         swept = self.orders.get(order_id)
         if swept is None:
             swept = self.orders[order_id] = SweptOrder(order_id, len(self.orders) + 1)
             self.command.unfinished += 1
+        swept.record = record
         return swept
 
     def answered(self, cancel: CancelState, answer: Answer) -> bool:

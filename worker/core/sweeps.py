@@ -6,7 +6,7 @@ from typing import Final
 
 from worker.config import Config
 from worker.core.book import OpenOrders
-from worker.core.cancel import Answer, Phase
+from worker.core.cancel import Answer, Phase, live_after
 from worker.core.clock import Now
 from worker.core.command import CommandState
 from worker.core.desk import Desk
@@ -142,7 +142,7 @@ class Sweeps:
         order_id, symbol = record.order_id, record.symbol
         if order_id is None or symbol is None:
             return
-        swept = sweep.order(order_id)
+        swept = sweep.order(order_id, record)
         if swept.waits or swept.done:
             return
         if swept.cancel is not None:
@@ -215,8 +215,8 @@ class Sweeps:
             if sweep.waiting or len(sweep.orders) > before:
                 self._stats.sweeps += 1
         else:
-            for record in list(snapshot.open.values()):
-                sweep.order(record.order_id or "")
+            for order_id, record in snapshot.open.items():
+                sweep.order(order_id, record)
 
     def _learn_closed(self, sweep: Sweep, snapshot: Snapshot, now: Now) -> None:
         for order_id, record in snapshot.closed.items():
@@ -293,8 +293,10 @@ class Sweeps:
         """The final of an order that was not seen closed: its last answer, or that it was never sent."""
         swept.done = True
         if swept.cancel is None:
-            sweep.new_cancel(swept, sweep.request.symbol or "")
+            sweep.new_cancel(swept, swept.record.symbol or "" if swept.record is not None else "")
         assert swept.cancel is not None
+        if swept.record is not None:
+            swept.cancel.note_order(swept.record, live_after(swept.record))
         if swept.cancel.phase is not Phase.FINAL:
             self._desk.detach(swept.cancel)
             swept.cancel.move(Phase.FINAL)
@@ -302,10 +304,12 @@ class Sweeps:
         answer = swept.answer
         if answer is None:
             message = "the mass cancel ended before a cancel of this order could be sent"
-            answer = Answer("deadline_passed", None, error=CodeError("deadline", None, message))
+            answer = Answer("deadline_passed", swept.cancel.order_live, error=CodeError("deadline", None, message))
             if swept.sent:
                 message = "the venue gave no conclusive word before the mass cancel ended"
                 answer = Answer("unresolved", swept.cancel.order_live, error=CodeError("unresolved", None, message))
+        elif answer.outcome == "unresolved":
+            answer.live = swept.cancel.order_live  # as last proven: a list may have come since
         swept.answer = answer
         self._events.final(swept.cancel, answer, now)
 

@@ -13,7 +13,7 @@ from hashlib import sha1
 from typing import Final, Literal
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 NAMESPACE: Final = uuid.UUID("6f0d1c2e-98a4-5b1d-8d5c-0c5b1f7a3e21")
 """Namespace of every id the worker derives. Changing it would give every event a second id."""
@@ -167,6 +167,19 @@ class CodeError(Struct, frozen=True, gc=False):
     message: str
 
 
+class ScopeAsked(Struct, frozen=True, gc=False):
+    """``scope`` of mass events: what the command asked for, in its own words, and whose orders that covers.
+
+    ``customer_users`` null: every order that the API key sees, other users' included (contract section 5).
+    """
+
+    request_type: str = field(name="MassCancelRequestType")
+    symbol: str | None = field(name="Symbol")
+    side: str | None = field(name="Side")
+    customer_user: str | None = field(name="CustomerUser")
+    customer_users: tuple[str, ...] | None
+
+
 EventError = InputError | RejectError | CodeError
 
 
@@ -201,6 +214,7 @@ class Event(Struct):
     traceparent: str | UnsetType = UNSET
     tracestate: str | UnsetType = UNSET
     mass: Raw | UnsetType = UNSET
+    scope: ScopeAsked | UnsetType = UNSET
 
 
 encode_event = msgspec.json.Encoder().encode

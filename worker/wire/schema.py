@@ -10,7 +10,7 @@ from typing import Any, Final, get_args
 
 from worker.wire import rules
 from worker.wire.body import MAX_ITEMS
-from worker.wire.command import CANCEL, MASS_CANCEL
+from worker.wire.command import CANCEL, MASS_CANCEL, MassCancelRequestType
 from worker.wire.event import FINAL_OUTCOMES, Outcome, Sent
 from worker.wire.item import MAX_CL_ORD_ID, MAX_SYMBOL, MAX_TARGET_ID
 
@@ -164,6 +164,24 @@ def mass_ledger_schema() -> Schema:
     )
 
 
+def mass_scope_schema() -> Schema:
+    """``scope``: what a mass cancel was asked to cover (contract section 5)."""
+    return _record(
+        "What a mass cancel covers, as its command put it; only in its own events.",
+        {
+            "MassCancelRequestType": _enum(*get_args(MassCancelRequestType), description="As the command has it."),
+            "Symbol": _maybe("With Security."),
+            "Side": _maybe("null: both."),
+            "CustomerUser": _maybe("As the command has it."),
+            "customer_users": {
+                "type": ["array", "null"],
+                "items": {"type": "string"},
+                "description": "Whose orders, the worker's kill.customer_users included; null: everybody's.",
+            },
+        },
+    )
+
+
 def _error_schema() -> Schema:
     message = _text("For people.")
     forms: list[Schema] = [
@@ -238,10 +256,11 @@ def event_properties() -> Schema:
         "traceparent": _text("The command's; only if it had one."),
         "tracestate": _text("The command's; only if it had one."),
         "mass": mass_ledger_schema(),
+        "scope": mass_scope_schema(),
     }
 
 
-_OPTIONAL: Final = frozenset({"deadline", "traceparent", "tracestate", "mass"})
+_OPTIONAL: Final = frozenset({"deadline", "traceparent", "tracestate", "mass", "scope"})
 
 
 def events_schema() -> Schema:
@@ -265,7 +284,7 @@ def events_schema() -> Schema:
                 "then": {"properties": {"final": {"const": True}}},
                 "else": {"properties": {"final": {"const": False}}},
             },
-            {"if": where(*_MASS), "then": {"required": ["mass"], "properties": {"index": {"const": 0}}}},
+            {"if": where(*_MASS), "then": {"required": ["mass", "scope"], "properties": {"index": {"const": 0}}}},
             {"if": where(*_WORKER), "then": {"properties": {"command_id": {"type": "null"}}}},
         ],
     }
