@@ -1,0 +1,341 @@
+"""Asking the venue: what is asked, and what an answer proves (contract 4.2, 6; protocol section 8; faults I5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.core.driver import Driver
+from tests.core.payloads import START_US, Fields, item, order, report
+from worker.core.cancel import CancelState
+from worker.core.clock import Now
+from worker.core.command import CommandState
+from worker.core.facts import Delivery
+from worker.core.reconcile import Conclusion, conclude, lookup_start, start_date
+from worker.wire.command import CancelItem, Context, derive_cl_ord_id
+from worker.wire.timestamp import format_utc
+from worker.wire.venue import Record
+
+WORKING = [order("New", ClOrdID="ord-000417")]
+SECOND = 1_000_000
+
+
+def doubtful(**venue: Any) -> Driver:
+    """A driver whose one cancel was sent and has had no report within its time; the venue does not answer yet."""
+    driver = Driver(venue=venue)
+    driver.answering = False
+    driver.deliver(item())
+    driver.advance(5)
+    assert driver.outcomes() == ["doubtful"]
+    return driver
+
+
+def answer(driver: Driver, reqid: int | None = None, *records: Fields, **fields: Any) -> None:
+    """The last question, or the one with ``reqid``, is answered and its snapshot ended by the venue."""
+    asked = next(s for s in reversed(driver.subscribes()) if reqid in (None, s.frame["reqid"]))
+    stream = asked.frame["streams"][0]["name"]
+    driver.frame(asked.session, asked.frame["reqid"], stream, data=list(records), **{"initial": True, **fields})
+
+
+# -- what is asked
+
+
+def test_a_few_are_asked_one_by_one_first_for_reports_then_for_the_order() -> None:
+    driver = doubtful()
+    ((asked),) = driver.questions()
+    assert (asked["name"], asked["OrderID"]) == ("ExecutionReport", "order-1")
+    answer(driver)
+    assert [(q["name"], q["OrderID"]) for q in driver.questions()] == [
+        ("ExecutionReport", "order-1"), ("Order", "order-1"),
+    ]  # fmt: skip
+    reqid = driver.subscribes()[-1].frame["reqid"]
+    answer(driver, None, *WORKING)
+    assert {"reqid": reqid, "type": "cancel"} in [s.frame for s in driver.sent], "the stream is ended"
+    assert driver.cancels_sent() == ["y-1", "y-1"]
+
+
+def test_many_are_asked_by_one_replay_and_one_list_and_what_the_list_does_not_show_by_itself() -> None:
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(*(item(n) for n in range(12)), redelivered=True)
+    assert [q.keys() for q in driver.questions()] == [{"name", "StartDate"}]
+    answer(driver, None, report("Canceled", ClOrdID="y-0", OrderID="order-0"))
+    assert driver.outcome(index=0) == "canceled"
+    assert [q["name"] for q in driver.questions()] == ["ExecutionReport", "Order"]
+    assert "OrderID" not in driver.questions()[1]
+    answer(driver, None, *(order("New", OrderID=f"order-{n}") for n in range(1, 11)))
+    assert driver.cancels_sent() == [f"y-{n}" for n in range(1, 11)]
+    assert [q.get("OrderID") for q in driver.questions()[2:]] == ["order-11"]
+
+
+def test_an_order_known_by_its_client_id_is_looked_for_among_its_symbols() -> None:
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item(OrderID=None, OrigClOrdID="ord-000417"), redelivered=True)
+    answer(driver)
+    assert (driver.questions()[1]["name"], driver.questions()[1]["Symbol"]) == ("Order", "BTC-USD")
+    answer(driver, None, order("New", OrderID="order-8", ClOrdID="another"), order("New", OrderID="order-7"))
+    assert driver.cancels_sent() == ["y-1"]
+    driver.report("Canceled", ClOrdID="z-9", OrderID="order-7")
+    assert driver.outcome() == "already_closed", "its OrderID was learned"
+
+
+def test_an_order_whose_client_ids_changed_is_found_by_the_order_id_that_its_reports_told() -> None:
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item(OrderID=None, OrigClOrdID="ord-000417"), redelivered=True)
+    answer(driver, None, report("New", ClOrdID="ord-000417", OrderID="order-7"))
+    assert driver.questions()[1]["OrderID"] == "order-7"
+    answer(driver, None, order("New", OrderID="order-7", ClOrdID="ord-000419", OrigClOrdID="ord-000418"))
+    assert driver.cancels_sent() == ["y-1"]
+
+
+@pytest.mark.parametrize(
+    ("age_s", "start_s_ago"), [(None, 900), (0, 60), (100, 160), (839, 899), (841, 900), (5000, 900), (-500, -440)]
+)
+def test_a_look_up_starts_at_the_commands_time_minus_overlap_at_most_lookback_ago(
+    age_s: int | None, start_s_ago: int
+) -> None:
+    driver = Driver(venue={"lookback": 900.0, "overlap": 60.0})
+    stamp = None if age_s is None else driver.utc_us // SECOND - age_s
+    driver.deliver(item(), redelivered=True, timestamp_s=stamp)
+    assert driver.questions()[0]["StartDate"] == format_utc(driver.utc_us - start_s_ago * SECOND)
+
+
+def test_questions_are_dated_by_the_venues_clock() -> None:
+    driver = Driver(sessions=0, venue={"lookback": 900.0})
+    session = driver.open()
+    driver.greet(session, format_utc(driver.utc_us + 300 * SECOND))
+    driver.frame(session, data=[], initial=True)
+    driver.deliver(item(), redelivered=True)
+    assert driver.questions()[0]["StartDate"] == format_utc(driver.utc_us - 600 * SECOND)
+
+
+def test_a_single_order_is_asked_for_however_old_it_is() -> None:
+    """Protocol 8.5: an early StartDate; an order older than the horizon must not read as unknown."""
+    driver = Driver(venue={"order_horizon": 10.0})
+    driver.deliver(item(), redelivered=True)
+    assert driver.questions()[1]["StartDate"] < "2020"
+
+
+def test_a_lost_session_asks_the_open_questions_again_elsewhere() -> None:
+    driver = doubtful()
+    driver.lose(1)
+    session = driver.connect()
+    assert driver.subscribes(session)[-1].frame["streams"][0]["OrderID"] == "order-1"
+    driver.answering = True
+    driver.orders = WORKING
+    driver.advance(0)
+    assert driver.cancels_sent() == ["y-1", "y-1"]
+
+
+def test_doubt_that_arises_during_a_look_up_waits_for_one_begun_after_it() -> None:
+    driver = doubtful()
+    driver.deliver(item(2), id="later", redelivered=True)
+    asked = [q.get("OrderID") for q in driver.questions()]
+    assert asked == ["order-1"]
+    answer(driver)
+    answer(driver, None, *WORKING)
+    assert [q.get("OrderID") for q in driver.questions()][2:] == ["order-2"]
+
+
+def test_an_answer_that_arrives_during_a_look_up_is_looked_up_by_a_later_one() -> None:
+    """The list was read before the reject came: it cannot say what the order is after it (I5)."""
+    driver = doubtful()
+    answer(driver)
+    driver.report("CancelRejected", ClOrdID="y-1", OrdStatus="New", CxlRejReason=0)
+    answer(driver, None, *WORKING)
+    assert driver.finals() == []
+    driver.answering = True
+    driver.orders = [order("Filled", ClOrdID="ord-000417")]
+    driver.advance(2)
+    assert driver.outcome() == "already_closed"
+
+
+# -- what an answer proves
+
+
+def a_cancel(*, redelivered: bool = False) -> CancelState:
+    command = CommandState(
+        "cmd-1", Context("cmd-1"), "cancel", Delivery("cancel", 1, 1), redelivered, b"", 0, "", None
+    )  # fmt: skip
+    return CancelState(command, CancelItem(0, "BTC-USD", "y-1", "order-1", None, None, None))
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "conclusion"),
+    [
+        ("Canceled", {"cl_ord_id": "y-1"}, "canceled"),
+        ("Cancelled", {"cl_ord_id": "y-1"}, "canceled"),
+        ("Canceled", {"cl_ord_id": "z-9"}, "already_closed"),
+        ("Canceled", {"cl_ord_id": None}, "already_closed"),
+        ("Filled", {"cl_ord_id": "y-1"}, "already_closed"),
+        ("Rejected", {}, "already_closed"),
+        ("Expired", {}, "already_closed"),
+        ("PendingCancel", {"exec_type": "Trade", "leaves_qty": "0"}, "already_closed"),
+        ("DoneForDay", {"time_in_force": "FillAndKill"}, "already_closed"),
+        ("DoneForDay", {"time_in_force": "GoodTillCancel"}, "working"),
+        ("PendingCancel", {"cl_ord_id": "y-1"}, "pending"),
+        ("PendingCancel", {"cl_ord_id": "z-9"}, "running"),
+        ("PendingReplace", {"cl_ord_id": "z-9"}, "running"),
+        ("New", {}, "working"),
+        ("PartiallyFilled", {"cl_ord_id": "y-1"}, "working"),
+        ("Vaporised", {}, "working"),
+        (None, {}, "unclear"),
+    ],
+)
+def test_what_an_order_record_proves(status: str | None, fields: dict[str, Any], conclusion: Conclusion) -> None:
+    assert conclude(a_cancel(), Record(ord_status=status, **fields), absence_proven=True) == conclusion
+
+
+@pytest.mark.parametrize(("proven", "conclusion"), [(True, "absent"), (False, "unclear")])
+def test_absence_counts_only_if_it_was_proven(proven: bool, conclusion: Conclusion) -> None:
+    assert conclude(a_cancel(), None, proven) == conclusion
+
+
+@pytest.mark.parametrize("redelivered", [True, False])
+def test_the_fresh_id_of_another_process_is_recognised(redelivered: bool) -> None:
+    record = Record(ord_status="Canceled", cl_ord_id=derive_cl_ord_id("cmd-1", 0, 2))
+    assert conclude(a_cancel(redelivered=redelivered), record, True) == "canceled"
+    assert conclude(a_cancel(redelivered=redelivered), Record(ord_status="Canceled", cl_ord_id="z-9"), True) == (
+        "already_closed"
+    )
+
+
+def test_where_a_look_up_starts() -> None:
+    now = Now(0.0, START_US)
+    assert lookup_start(a_cancel(), 900.0, 60.0, now) == START_US - 900 * SECOND
+    assert start_date(-5, 0) == "1970-01-01T00:00:00.000000Z"
+
+
+def test_a_report_comes_before_an_order_record() -> None:
+    driver = Driver()
+    driver.history = [report("Canceled", ClOrdID="y-1")]
+    driver.orders = [order("Canceled", ClOrdID="z-9")]
+    driver.deliver(item(), redelivered=True)
+    assert (driver.outcome(), driver.final()["report"]) == ("canceled", driver.history[0])
+    assert [q["name"] for q in driver.questions()] == ["ExecutionReport"]
+
+
+def test_a_replay_is_judged_in_the_order_of_its_timestamps() -> None:
+    """Pages may come in any order: the reject of an earlier send, then what the next one brought."""
+    reports = [
+        report("CancelRejected", ClOrdID="y-1", OrdStatus="New", CxlRejReason=2, Timestamp="2026-03-09T14:09:12.2Z"),
+        report("Trade", OrdStatus="Filled", LeavesQty="0", Timestamp="2026-03-09T14:09:12.10Z"),
+    ]
+    for history in (reports, reports[::-1]):
+        driver = Driver()
+        driver.history = history
+        driver.deliver(item(), redelivered=True, timestamp_s=START_US // SECOND - 5)
+        assert driver.outcome() == "already_closed"
+
+
+def test_a_pending_cancel_of_ours_in_the_replay_is_waited_for() -> None:
+    driver = Driver()
+    driver.history = [report("PendingCancel", ClOrdID="y-1")]
+    driver.orders = WORKING
+    driver.deliver(item(), redelivered=True)
+    driver.advance(20)
+    assert driver.cancels_sent() == []
+    driver.report("Canceled", ClOrdID="y-1")
+    assert (driver.outcome(), driver.final()["sent"]) == ("canceled", "yes")
+
+
+def test_another_ones_pending_cancel_is_waited_for_as_well() -> None:
+    driver = Driver()
+    driver.orders = [order("PendingCancel", ClOrdID="z-9")]
+    driver.deliver(item(), redelivered=True)
+    driver.advance(3)
+    assert (driver.cancels_sent(), driver.finals()) == ([], [])
+    driver.orders = WORKING
+    driver.report("CancelRejected", ClOrdID="z-9", CxlRejReason=2)
+    driver.advance(1)
+    assert driver.cancels_sent() == ["y-1"], "never sent, never refused: under its own id"
+
+
+def test_reports_from_before_the_command_are_evidence_but_no_news() -> None:
+    driver = Driver()
+    driver.history = [
+        report("New", Timestamp="2026-03-09T14:08:00.000000Z"),
+        report("Canceled", ClOrdID="z-9", Timestamp="2026-03-09T14:08:30.000000Z"),
+    ]
+    driver.deliver(item(), redelivered=True)
+    assert driver.outcomes() == ["already_closed"]
+
+
+def spoil(driver: Driver, reqid: int, how: str) -> None:
+    """The question is answered by nothing, but not to an end that the venue gave and we could read."""
+    if how == "timer":
+        driver.advance(3)
+    elif how == "error":
+        driver.error(reqid)
+    elif how == "bad record":
+        answer(driver, reqid, {"OrderID": "order-1", "OrdStatus": 7})
+    elif how == "bad frame":
+        driver.raw(1, b'{"reqid":')
+        driver.frame(1, data=[], initial=True)  # the report stream, read anew
+        answer(driver, reqid)
+    elif how == "gap":
+        stream = "Order" if "Order" in str(driver.subscribes()[-1]) else "ExecutionReport"
+        for seq in (1, 3):
+            driver.raw(1, {"reqid": reqid, "type": stream, "seqNum": seq, "initial": seq == 3, "data": []})
+    else:
+        assert how == "nothing"
+        answer(driver, reqid)
+
+
+@pytest.mark.parametrize("stream", ["ExecutionReport", "Order"])
+@pytest.mark.parametrize("how", ["nothing", "timer", "error", "bad record", "bad frame", "gap"])
+def test_only_an_answer_read_to_the_venues_own_end_proves_that_there_is_no_order(stream: str, how: str) -> None:
+    driver = Driver(venue={"unknown_wait": 1.0})
+    driver.answering = False
+    driver.deliver(item(), redelivered=True)
+    seen = 0
+    while driver.mono < 1030.0:
+        asked = [s.frame for s in driver.subscribes() if "OrderID" in s.frame["streams"][0]]
+        for frame in asked[seen:]:
+            if frame["streams"][0]["name"] == stream:
+                spoil(driver, frame["reqid"], how)
+            else:
+                answer(driver, frame["reqid"])
+        seen = len(asked)
+        driver.advance(0.1)
+    assert seen >= 6
+    assert driver.outcome() == ("unknown_order" if how == "nothing" else None)
+
+
+# -- unknown orders
+
+
+def test_unknown_takes_look_ups_that_agree_over_unknown_wait() -> None:
+    driver = Driver(venue={"unknown_wait": 5.0})
+    driver.deliver(item(), redelivered=True)
+    driver.advance(4.9)
+    assert driver.finals() == []
+    assert len(driver.questions()) > 4
+    driver.advance(0.2)
+    assert (driver.outcome(), driver.final()["order_live"], driver.final()["sent"]) == ("unknown_order", None, "maybe")
+
+
+def test_one_look_up_is_not_enough_however_late_it_comes() -> None:
+    driver = Driver(venue={"unknown_wait": 5.0})
+    driver.answering = False
+    driver.deliver(item())
+    driver.report("CancelRejected", ClOrdID="y-1", OrdStatus="Rejected", OrderID="NONE", CxlRejReason=1)
+    driver.lose(1)
+    driver.advance(20)
+    driver.answering = True
+    driver.connect()
+    assert driver.finals() == [], "look-ups over unknown_wait must agree, and this is the first"
+    driver.advance(5.1)
+    assert driver.outcome() == "unknown_order"
+
+
+def test_an_order_that_appears_within_unknown_wait_is_canceled_after_all() -> None:
+    driver = Driver(venue={"unknown_wait": 5.0})
+    driver.deliver(item(), redelivered=True)
+    driver.advance(2)
+    driver.orders = WORKING
+    driver.advance(3)
+    assert driver.cancels_sent() == ["y-1"]
