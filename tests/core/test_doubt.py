@@ -120,13 +120,15 @@ def test_doubtful_is_told_once_per_attempt() -> None:
         driver.report("CancelRejected", ClOrdID="y-1", OrdStatus="New", CxlRejReason=3)  # a new doubt, the same attempt
         driver.advance(6)
         driver.report("PendingCancel", ClOrdID="y-1")
+        driver.confirm()
         driver.advance(31)
         assert [e["attempt"] for e in driver.events("doubtful")] == list(range(1, attempt + 1))
         driver.orders = [order("New", ClOrdID="ord-000417")]
         driver.answering = True
         driver.advance(6)
         driver.answering = False
-    assert len({e["event_id"] for e in driver.events("doubtful")}) == len(driver.events("doubtful"))
+    told = [event.event_id for event in driver.published if event.outcome == "doubtful"]
+    assert len(told) == len(set(told)), "nor published again after its confirm"
 
 
 # -- the end of patience
