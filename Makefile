@@ -10,7 +10,7 @@ installed := .venv/.installed
 pytest := $(bin)/python -m pytest
 compile = UV_PYTHON_DOWNLOADS=never $(bin)/uv pip compile -q --universal --generate-hashes --no-header $(UPGRADE)
 
-.PHONY: help setup rabbitmq demo test lint types unit tests lock clean bench bench-quick
+.PHONY: help setup rabbitmq demo test lint types guard unit tests lock clean bench bench-quick
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ rabbitmq:
 demo: setup ## a broker, a venue and the worker on this machine, with a stream of cancels
 	@$(bin)/cancel-worker demo
 
-test: setup lint types tests ## everything: lint, types, architecture, all tests, the coverage gate
+test: setup lint types guard tests ## everything: lint, types, architecture, the guard of costs, all tests, the coverage gate
 
 lint: $(installed) ## ruff (rules and format), and the direction of imports
 	$(bin)/ruff check .
@@ -36,6 +36,9 @@ lint: $(installed) ## ruff (rules and format), and the direction of imports
 
 types: $(installed) ## mypy, strict
 	$(bin)/mypy
+
+guard: $(installed) ## what a cancel costs the engine, held to a bound that no busy machine can spoil
+	$(bin)/python -m bench.guard
 
 unit: $(installed) ## the tests of worker/core and worker/wire alone: no broker, no sockets
 	$(pytest) -n 0 tests/core tests/wire

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from bench.candidates import CANDIDATES
-from bench.machine import PROJECT, description
+from bench.machine import PROJECT
 from bench.picture import chart
 from bench.rows import Row, Spread
 from bench.targets import verdicts
@@ -161,7 +161,7 @@ def tables(given: Sequence[Row]) -> str:
     kept_out = [row for row in given if row.broken]
     loads = sorted(row.load for row in given)
     if loads:
-        lines.append(f"{len(given)} runs on {description()}; load average {loads[0]:.1f} to {loads[-1]:.1f}.")
+        lines.append(f"{len(given)} runs on {given[0].machine}; load average {loads[0]:.1f} to {loads[-1]:.1f}.")
     for row in kept_out:
         what = " ".join(filter(None, (row.scenario, row.case, row.candidate)))
         lines.append(f"- kept out: {what}, repetition {row.repetition}: {row.broken}")

@@ -9,7 +9,7 @@ from statistics import median
 
 import msgspec
 
-from bench.machine import load_average
+from bench.machine import description, load_average
 
 
 class Row(msgspec.Struct, omit_defaults=True):
@@ -23,6 +23,7 @@ class Row(msgspec.Struct, omit_defaults=True):
     broken: str = ""
     load: float = msgspec.field(default_factory=load_average)
     at: float = msgspec.field(default_factory=time.time)
+    machine: str = msgspec.field(default_factory=description)
 
     def line(self) -> str:
         """For people who wait."""
