@@ -9,7 +9,7 @@ cancels, confirms, losses, the passing of time are always the test's own lines.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from msgspec import structs
@@ -136,6 +136,14 @@ class Driver:
             self._turn()
         self.let_pass(max(target, self.mono))
         self._turn()
+
+    def advance_until(self, happened: Callable[[], bool], step: float, most: float = 60.0) -> float:
+        """Let time pass until something happened, at most ``most`` seconds. Returns how many it took, to one step."""
+        began = self.mono
+        while not happened():
+            assert self.mono - began < most, "it did not happen"
+            self.advance(step)
+        return self.mono - began
 
     def let_pass(self, mono: float) -> None:
         """Both clocks go on to ``mono``; nobody is woken."""

@@ -93,11 +93,8 @@ def test_any_other_code_is_doubt_with_growing_waits(code: int | str) -> None:
     driver.deliver(item())
     waits = []
     for n in range(4):
-        before = driver.mono
         driver.error(driver.cancel_frames()[-1]["reqid"], code=code)
-        while len(driver.cancel_frames()) == n + 1:
-            driver.advance(0.05)
-        waits.append(driver.mono - before)
+        waits.append(driver.advance_until(lambda: len(driver.cancel_frames()) == n + 2, step=0.05))  # noqa: B023
     assert driver.finals() == []
     assert waits == pytest.approx([0.25, 0.5, 1.0, 2.0], abs=0.06)
 
