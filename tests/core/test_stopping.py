@@ -6,7 +6,7 @@ import pytest
 
 from tests.core.driver import LANES, Driver
 from tests.core.payloads import item, order
-from worker.core.facts import ConsumerStopped, ConsumerUp
+from worker.core.facts import ConsumerStopped, ConsumerUp, EventConfirmed
 
 WORKING = [order("New", OrderID=f"order-{n}", ClOrdID="ord-000417") for n in range(1, 10)]
 
@@ -27,6 +27,20 @@ def test_stopping_takes_no_more_finishes_what_was_sent_and_hands_the_rest_back()
     driver.confirm()
     assert driver.settlement(sent) == "ack"
     assert (before, driver.stopped) == (0, 1), "not before its final is confirmed"
+
+
+def test_stopping_waits_for_the_confirm_of_every_event_also_of_those_that_are_no_finals() -> None:
+    driver = Driver()
+    delivery = driver.deliver(item())
+    driver.report("PendingCancel", ClOrdID="y-1")
+    driver.report("Canceled", ClOrdID="y-1")
+    driver.ask_to_stop()
+    driver.stop_consumers()
+    driver.step(EventConfirmed(driver.unconfirmed.pop()))
+    before = driver.stopped
+    assert driver.settlement(delivery) == "ack"
+    driver.confirm()
+    assert (before, driver.stopped) == (0, 1)
 
 
 def test_stopping_idle_ends_at_once_when_the_consumers_have_stopped() -> None:
