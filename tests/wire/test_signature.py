@@ -1,5 +1,8 @@
 """The vectors of the venue's protocol (sections 1.2 to 1.4): invented secrets, every value computed."""
 
+import hmac
+from base64 import b64decode, urlsafe_b64encode
+
 import pytest
 
 from worker.wire.signature import api_sign, api_timestamp, signed_host_and_path, upgrade_headers
@@ -74,6 +77,30 @@ def test_no_way_of_writing_the_url_yields_a_wrong_signature(url: str) -> None:
 def test_the_wrong_vectors_come_from_wrong_input_only(mistake: str, timestamp: str, host: str) -> None:
     # The signer signs what it is given: these two show that the URL and the clock must go through the functions here.
     assert api_sign(SECRET_A, timestamp, host, "/ws/v1") == WRONG[mistake]
+
+
+def a_mistaken_signer(mistake: str) -> str:
+    """V1's input signed by hand with one mistake in it."""
+    secret, lines, timestamp = SECRET_A.encode(), ["GET", "", SANDBOX, "/ws/v1"], "2019-02-13T05:17:32.000000Z"
+    if mistake == "N6 milliseconds":
+        timestamp = "2019-02-13T05:17:32.000Z"
+    if mistake == "N1 host with :443":
+        lines[2] += ":443"
+    if mistake == "N2 path /ws/v1/":
+        lines[3] += "/"
+    if mistake == "N5 secret base64-decoded first":
+        secret = b64decode(SECRET_A)
+    lines[1] = timestamp
+    separator = r"\n" if mistake == "N4 backslash and n for LF" else "\n"
+    text = separator.join(lines) + ("\n" if mistake == "N3 extra LF at the end" else "")
+    return urlsafe_b64encode(hmac.digest(secret, text.encode(), "sha256")).decode()
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_yields_its_wrong_vector_and_the_signer_does_not(mistake: str) -> None:
+    assert a_mistaken_signer(mistake) == WRONG[mistake]
+    for alphabet in ("url", "standard"):
+        assert api_sign(SECRET_A, "2019-02-13T05:17:32.000000Z", SANDBOX, "/ws/v1", alphabet) != WRONG[mistake]
 
 
 def test_path_with_final_slash_or_query_is_refused() -> None:
