@@ -49,7 +49,7 @@ CONFIG = Config(
 LIMITED = msgspec.structs.replace(
     CONFIG,
     kill=Kill(rate_limit=30.0),
-    venue=msgspec.structs.replace(CONFIG.venue, rate_limit=15.0, frames_per_second=20.0),
+    venue=msgspec.structs.replace(CONFIG.venue, rate_limit=2.0, frames_per_second=20.0),
 )
 """Every fifth seed, with bursts of commands: cancels wait, past deadlines and through losses."""
 
@@ -111,7 +111,7 @@ class Simulation:
             if self.config is LIMITED:
                 at = at // BURST_S * BURST_S + at % BURST_S / 60
             self.world.after(at, lambda n=number: self._publish(n))  # type: ignore[misc]
-        if rng.random() < 0.3:
+        if rng.random() < 0.5:
             self.world.after(rng.uniform(0.0, TROUBLE_S * 0.8), self._publish_mass)
 
     def _uuid(self) -> str:
@@ -122,6 +122,8 @@ class Simulation:
         rng, now = self.world.rng, self.world.now()
         for _ in range(rng.randint(0, 12)):
             self._order(new=True)
+        if rng.random() < 0.2:
+            self._mute()
         symbol = rng.choice(["BTC-USD", None])
         item = {"MassCancelRequestType": "Security" if symbol else "AllOrders", "ClOrdID": self._uuid()}
         if symbol:
@@ -193,7 +195,7 @@ class Simulation:
         rng = self.world.rng
         faults = [
             self._kill, self._cut, self._cut, self._lose_consumer, self._lose_publisher, self._stall, self._mute,
-            self._refuse,
+            self._refuse, self._outage,
         ]  # fmt: skip
         for _ in range(rng.randint(0, 14)):
             fault = rng.choice(faults)
@@ -225,6 +227,13 @@ class Simulation:
         """The venue goes on reporting, but answers nobody who asks."""
         self.venue.mute_until = self.world.seconds + self.world.rng.uniform(1.0, 8.0)
         self.world.tell("venue    answers no subscription for a while")
+
+    def _outage(self) -> None:
+        """The venue is gone for a while: every session is lost, and no log-in succeeds."""
+        self.venue.down_until = self.world.seconds + self.world.rng.uniform(0.5, 6.0)
+        self.world.tell("venue    is down")
+        for session in list(self.venue.sessions.values()):
+            self.process.call(lambda s=session: s.cut("the venue is down"))  # type: ignore[misc]
 
     def _refuse(self) -> None:
         """A queue that somebody bound to the results exchange is full: every event is nacked (faults A23)."""

@@ -120,6 +120,7 @@ class Venue:
         self.shown_open: dict[str, float] = {}
         self.rejected: set[str] = set()
         self.mute_until = 0.0
+        self.down_until = 0.0
         self._sessions_opened = 0
 
     # -- orders
@@ -191,6 +192,9 @@ class Venue:
             session.send({"reqid": reqid, "type": "Pong", "ts": self.world.utc(), "data": frame["data"]})
 
     def open(self, process: Process, slot: int) -> None:
+        if self.trouble and self.world.seconds < self.down_until:
+            process.pool.open_later(slot)
+            return
         self._sessions_opened += 1
         session = Session(self, process, self._sessions_opened, slot)
         self.sessions[session.number] = session
