@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
@@ -256,6 +257,9 @@ class Worker:
                 await self._finished.wait()
         except TimeoutError:
             self.runner.grace_over()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_WITHIN_S):  # for the confirms of suspects' finals, if there are any
+                    await self._finished.wait()
         self.runner.close()
         await _quietly(self.pool.close())
         for search in list(self._searches):

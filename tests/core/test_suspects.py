@@ -67,6 +67,30 @@ def test_a_suspect_is_ended_rather_than_handed_back() -> None:
     assert list(driver.left_over()) == []
 
 
+def test_a_suspect_is_ended_at_the_end_of_grace_before_the_worker_stops() -> None:
+    driver = Driver()
+    driver.orders = WORKING
+    delivery = suspect(driver, 1)
+    driver.ask_to_stop()
+    driver.stop_consumers()
+    driver.end_grace()
+    assert driver.final()["outcome"] == "unresolved"
+    assert (driver.settlement(delivery), driver.stopped) == (None, 0), "its final is not confirmed yet"
+    driver.confirm()
+    assert (driver.settlement(delivery), driver.stopped) == ("dead_letter", 1)
+
+
+def test_a_suspect_that_is_held_too_long_is_ended() -> None:
+    driver = Driver(broker={"hold_limit": 20.0})
+    driver.orders = WORKING
+    delivery = suspect(driver, 1)
+    driver.report("PendingCancel", ClOrdID="y-1")
+    driver.advance(26)
+    assert driver.final()["outcome"] == "unresolved"
+    driver.confirm()
+    assert driver.settlement(delivery) == "dead_letter"
+
+
 def test_a_suspect_that_waits_its_turn_is_ended_as_well() -> None:
     driver = Driver()
     driver.lose(1)

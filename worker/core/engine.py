@@ -75,6 +75,7 @@ class Engine:
         self.consumers: dict[Lane, Intent] = {"kill": "down", "cancel": "down"}
         self.stopping = False
         self._stopped = False
+        self._grace_used = False
         self._unready_since: float | None = now.mono
         self._announced_unavailable = False
         self._rates: Final = {"kill": RateBudget(config.kill.rate_limit), "cancel": RateBudget(config.venue.rate_limit)}
@@ -202,14 +203,16 @@ class Engine:
         self._stop_if_done(now)
 
     def _grace_over(self, fact: GraceOver, now: Now) -> None:
-        self.intake.hand_back_all()
-        self._stop()
+        self._grace_used = True
+        self.intake.hand_back_all(now)
+        self._stop_if_done(now)
 
     def _stop_if_done(self, now: Now) -> None:
         if not self.stopping or self._stopped:
             return
         self.intake.drop_parked(now)
-        if self.intake.is_empty and not len(self.outbox) and "stopping" not in self.consumers.values():
+        quiet = not len(self.outbox) and "stopping" not in self.consumers.values()
+        if self.intake.is_empty and (quiet or self._grace_used):
             self._stop()
 
     def _stop(self) -> None:

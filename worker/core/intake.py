@@ -344,9 +344,12 @@ class Intake:
         deliveries (faults A12): one handed back in time costs nobody else anything.
         """
         limit = now.mono - self._config.broker.hold_limit
-        for command in self.commands.values():
+        for command in list(self.commands.values()):
             if command.deliveries and command.held_since <= limit:
-                self._settle(command, "requeue")
+                if command.suspect:
+                    self._end_suspect(command, now)
+                else:
+                    self._settle(command, "requeue")
 
     def hand_back_unsent(self, lane: Lane, now: Now) -> None:
         """Commands of which nothing was sent go back to their queue; a suspect is ended instead (contract 4.6, 4.7)."""
@@ -359,16 +362,19 @@ class Intake:
 
     def _end_suspect(self, command: CommandState, now: Now) -> None:
         count = command.context.delivery_count + 1
-        message = f"delivered {count} times without an end, and no session is ready to look the order up"
+        message = f"delivered {count} times without an end: it is not handed back once more"
         for cancel in command.cancels:
             if cancel.phase is not Phase.FINAL:
                 self._desk.unresolved(cancel, now, message)
 
-    def hand_back_all(self) -> None:
-        """Whatever is left goes back, at the end of ``shutdown.grace`` (contract 4.7)."""
+    def hand_back_all(self, now: Now) -> None:
+        """Whatever is left goes back after ``shutdown.grace``; a suspect is ended instead (contract 4.6, 4.7)."""
         for command in list(self.commands.values()):
-            self._drop(command)
-            self._settle(command, "requeue")
+            if command.suspect:
+                self._end_suspect(command, now)
+            else:
+                self._drop(command)
+                self._settle(command, "requeue")
         for command in list(self._verdicts):
             self._verdicts.discard(command)
             self._settle(command, "requeue")
