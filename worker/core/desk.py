@@ -25,6 +25,9 @@ from worker.wire.venue import Record
 EXEC_IDS_KEPT: Final = 256
 """ExecIDs remembered per cancel for de-duplication; an order with more reports than that is not a cancel's concern."""
 
+LEAST_KEPT: Final = 1_000
+"""Waits kept before those of ended cancels are dropped; then twice what was left: the cost per wait is flat."""
+
 LOOKUPS_PER_REJECT: Final = 2
 """How often the venue's history is asked whose hand closed an order, before its reject is the last word."""
 
@@ -71,6 +74,7 @@ class Desk:
         self._unreported: deque[tuple[float, CancelState, int]] = deque()
         self._waits: list[tuple[float, int, Wait, CancelState]] = []
         self._wait_count = 0
+        self._most_unreported = self._most_waits = LEAST_KEPT
 
     # -- reports
 
@@ -280,6 +284,7 @@ class Desk:
     def tick(self, now: Now) -> None:
         """Act on every time that has come."""
         mono = now.mono
+        self._forget_ended()
         unreported = self._unreported
         while unreported and unreported[0][0] <= mono:
             _, cancel, attempt = unreported.popleft()
@@ -288,6 +293,16 @@ class Desk:
         while self._waits and self._waits[0][0] <= mono:
             due, _, wait, cancel = heapq.heappop(self._waits)
             self._waited(cancel, wait, due, now)
+
+    def _forget_ended(self) -> None:
+        """Drop the waits of ended cancels: most end long before their time-out, and would be kept alive by it."""
+        if len(self._unreported) > self._most_unreported:
+            self._unreported = deque(e for e in self._unreported if e[1].phase is Phase.SENT and e[1].attempt == e[2])
+            self._most_unreported = max(LEAST_KEPT, 2 * len(self._unreported))
+        if len(self._waits) > self._most_waits:
+            self._waits = [e for e in self._waits if e[3].phase is not Phase.FINAL]
+            heapq.heapify(self._waits)
+            self._most_waits = max(LEAST_KEPT, 2 * len(self._waits))
 
     def _waited(self, cancel: CancelState, wait: Wait, due: float, now: Now) -> None:
         if wait == "lookup":
