@@ -12,7 +12,7 @@ from tests.support.broker import Broker
 from tests.support.timing import SECOND, eventually
 from worker import config
 from worker.broker.driver import limited
-from worker.broker.topology import check, declare, ensure_audit, mismatch, topology_of
+from worker.broker.topology import absence, check, declare, ensure_audit, mismatch, topology_of
 from worker.errors import BrokerError, BrokerRefusedError, TopologyError
 
 
@@ -241,3 +241,16 @@ def test_every_binding_joins_objects_of_the_topology() -> None:
     queues = {queue.name for queue in topology.queues}
     assert all(binding.exchange in exchanges and binding.queue in queues for binding in topology.bindings)
     assert ("other", "cancel.audit", "final.#") in {(b.exchange, b.queue, b.routing_key) for b in topology.bindings}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("NOT_FOUND - no queue 'cancel.audit' in vhost '/'", TopologyError),
+        ("NOT_FOUND - home node 'r1@localhost' of durable queue 'cancel.audit' is down or inaccessible", BrokerError),
+    ],
+)
+def test_an_object_whose_node_is_not_back_yet_is_not_missing(text: str, kind: type[Exception]) -> None:
+    error = absence("queue cancel.audit", text)
+    assert type(error) is kind
+    assert "queue cancel.audit" in str(error)

@@ -14,7 +14,7 @@ from msgspec import Struct
 from worker.broker.dial import Dial
 from worker.broker.driver import connection, limited
 from worker.config import Broker
-from worker.errors import TopologyError
+from worker.errors import BrokerError, TopologyError
 
 ExchangeType: TypeAlias = Literal["direct", "fanout", "topic"]
 Arguments: TypeAlias = dict[str, str | int]
@@ -184,11 +184,18 @@ async def _asked(object: str, call: Awaitable[Any], within: float) -> None:
         try:
             await call
         except ChannelNotFoundEntity as error:
-            raise TopologyError(object, detail=str(error)) from None
+            raise absence(object, str(error)) from None
         except ChannelPreconditionFailed as error:
             raise mismatch(object, str(error)) from None
         except ChannelLockedResource as error:
             raise TopologyError(object, "exclusive", "false", "true", detail=str(error)) from None
+
+
+def absence(object: str, text: str) -> TopologyError | BrokerError:
+    """A NOT_FOUND: the object is missing, or only its node is not back yet: no reason to give up (faults A29)."""
+    if "down or inaccessible" in text:
+        return BrokerError(f"{object} is not there yet ({text})")
+    return TopologyError(object, detail=text)
 
 
 def mismatch(object: str, text: str) -> TopologyError:
