@@ -9,10 +9,10 @@ WORKDIR /src
 COPY requirements.lock requirements-build.lock ./
 RUN python -m venv --without-pip /opt/cancel-worker \
     && python -m pip --python /opt/cancel-worker/bin/python install --no-cache-dir --disable-pip-version-check \
-        --require-hashes --only-binary :all: -r requirements.lock \
+        --no-deps --require-hashes --only-binary :all: -r requirements.lock \
     && python -m venv --without-pip /opt/build \
     && python -m pip --python /opt/build/bin/python install --no-cache-dir --disable-pip-version-check \
-        --require-hashes --only-binary :all: -r requirements-build.lock
+        --no-deps --require-hashes --only-binary :all: -r requirements-build.lock
 # The * lets README.md be missing: only a `readme` in pyproject.toml makes the build need it.
 COPY pyproject.toml LICENSE README.md* ./
 COPY worker ./worker

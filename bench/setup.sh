@@ -27,7 +27,7 @@ if ! newer "$place/python/.done" "$here/peers/requirements.lock"; then
     say "making an environment for the Python peers"
     rm -rf "$place/python"
     run_quietly bench-python "$root/.venv/bin/python" -m venv "$place/python"
-    run_quietly bench-python "$place/python/bin/python" -m pip --disable-pip-version-check install --require-hashes \
+    run_quietly bench-python "$place/python/bin/python" -m pip --disable-pip-version-check install --no-deps --require-hashes \
         --only-binary :all: -r "$here/peers/requirements.lock"
     touch "$place/python/.done"
 fi
