@@ -157,6 +157,7 @@ class Worker:
             self.runner.frame_received(session, _json({"type": "hello", "ts": _AT, "session_id": f"BENCH{session}"}))
             empty = {"reqid": 1, "type": "ExecutionReport", "ts": _AT, "initial": True, "data": []}
             self.runner.frame_received(session, _json(empty))
+            self.runner.batch_ended()
         shells.turn()
         assert self.runner.engine.sessions.ready
         shells.frames = 0
@@ -170,16 +171,16 @@ class Worker:
                 self._tag += 1
                 properties = Properties(content_type="application/json", message_id=cancel.message_id, timestamp_s=1)
                 runner.command_delivered(Delivery("cancel", 1, self._tag), False, properties, cancel.body)
-            shells.turn()
+            runner.batch_ended()
             for cancel in part:
                 for session in SESSIONS:
                     for frame in cancel.frames:
                         runner.frame_received(session, frame)
-            shells.turn()
+            runner.batch_ended()
             published, shells.published = shells.published, []
             for event in published:
                 runner.event_confirmed(event)
-            shells.turn()
+            runner.batch_ended()
 
 
 def _now() -> Now:

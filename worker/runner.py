@@ -1,7 +1,8 @@
 """The runner: tells the engine what happened, carries out what it asks for, and wakes it when a time has come.
 
-It is the user's side of every port. A call from a link steps the engine at once and in the same turn of the loop; the
-frames of all commands that one read brought are filled when that read ends. Nothing here awaits, queues or decides.
+It is the user's side of every port. A call from a link tells the engine at once; what the engine asks for is carried
+out when the read that brought it ends, and then frames are filled with all commands that it brought. All of that is
+one turn of the loop. Nothing here awaits, queues or decides.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from worker.core.effects import (
     Effect,
     Note,
     OutEvent,
-    Publish,
     Reply,
     SearchAudit,
     SendText,
@@ -29,16 +29,13 @@ from worker.core.effects import (
 from worker.core.engine import Engine
 from worker.core.facts import (
     AuditSearched,
-    CommandDelivered,
     ConsumerLost,
     ConsumerStopped,
     ConsumerUp,
     Delivery,
-    EventConfirmed,
     EventNacked,
     EventReturned,
     Fact,
-    FrameReceived,
     GraceOver,
     PublisherLost,
     PublisherUp,
@@ -136,9 +133,9 @@ class Runner:
         self._timer: Timer | None = None
         self._tick_due = 0.0
         self._flush_scheduled = False
-        self._batch_now: Now | None = None
+        self._read_at: Now | None = None
         self._outlets: dict[type[Effect], Callable[[Any], None]] = {
-            Publish: self._publish,
+            OutEvent: self._publish,
             SendText: self._send_text,
             Settle: self._settle,
             Reply: self._reply,
@@ -179,14 +176,17 @@ class Runner:
 
     # -- the engine's turn
 
-    def _step(self, fact: Fact) -> None:
-        """All facts of one read of a socket happen at one instant; frames are filled at one of their own."""
-        now = self._batch_now
+    def _instant(self) -> Now:
+        """All that one read of a socket brings happens at one instant; frames are filled at one of their own."""
+        now = self._read_at
         if now is None:
-            now = self._batch_now = self._now()
-        self.engine.step(fact, now)
-        if self.engine.effects:
-            self._perform()
+            now = self._read_at = self._now()
+        return now
+
+    def _step(self, fact: Fact) -> None:
+        """A fact that may come outside of any read: what follows is carried out now, frames are filled soon."""
+        self.engine.step(fact, self._instant())
+        self._perform()
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush_soon)
@@ -199,26 +199,24 @@ class Runner:
             self._host.failed(e)
 
     def batch_ended(self) -> None:
-        """All that one read had to tell was told: fill frames and hand them to the sockets, now."""
-        self._batch_now = None
+        """All that one read had to tell was told: fill frames, and carry everything out."""
+        self._read_at = None
         self.engine.flush(self._now())
-        if self.engine.effects:
-            self._perform()
+        self._perform()
         self._pool.flush()
 
     def _perform(self) -> None:
-        effects = self.engine.effects
+        effects, carry_out = self.engine.effects, self._carry_out
         while effects:
             batch = effects.copy()
             effects.clear()
             for effect in batch:
-                self._carry_out(effect)
+                carry_out(effect)
 
     def _carry_out(self, effect: Effect) -> None:
         self._outlets[type(effect)](effect)
 
-    def _publish(self, effect: Publish) -> None:
-        event = effect.event
+    def _publish(self, event: OutEvent) -> None:
         self.engine.stats.events_published[event.lane] += 1
         self._publishers[event.lane].publish(event)
         if event.final and not event.logged:
@@ -291,8 +289,6 @@ class Runner:
         try:
             now = self._now()
             self.engine.tick(now)
-            if self.engine.effects:
-                self._perform()
             self.batch_ended()
         except Exception as e:  # noqa: BLE001 - whatever it is, it ends the process
             self._host.failed(e)
@@ -309,7 +305,7 @@ class Runner:
 
     def command_delivered(self, delivery: Delivery, redelivered: bool, properties: Properties, body: bytes) -> None:
         """A command came."""
-        self._step(CommandDelivered(delivery, redelivered, properties, body))
+        self.engine.command_delivered(delivery, redelivered, properties, body, self._read_at or self._instant())
 
     def consumer_up(self, lane: Lane) -> None:
         """A lane's channel is open."""
@@ -355,7 +351,7 @@ class Runner:
 
     def event_confirmed(self, event: OutEvent) -> None:
         """The broker stored an event."""
-        self._step(EventConfirmed(event))
+        self.engine.event_confirmed(event, self._read_at or self._instant())
 
     def event_nacked(self, event: OutEvent) -> None:
         """A queue refused an event."""
@@ -373,7 +369,7 @@ class Runner:
 
     def frame_received(self, session: int, data: bytes) -> None:
         """One text message of the venue."""
-        self._step(FrameReceived(session, data))
+        self.engine.frame_received(session, data, self._read_at or self._instant())
 
     def session_lost(self, session: int, reason: str) -> None:
         """A session ended."""

@@ -23,7 +23,6 @@ from worker.core.effects import (
     Effect,
     Note,
     OutEvent,
-    Publish,
     Reply,
     SearchAudit,
     SendText,
@@ -34,16 +33,13 @@ from worker.core.effects import (
 from worker.core.engine import Engine
 from worker.core.facts import (
     AuditSearched,
-    CommandDelivered,
     ConsumerLost,
     ConsumerStopped,
     ConsumerUp,
     Delivery,
-    EventConfirmed,
     EventNacked,
     EventReturned,
     Fact,
-    FrameReceived,
     GraceOver,
     PublisherLost,
     PublisherUp,
@@ -62,6 +58,25 @@ def config(**sections: dict[str, Any]) -> Config:
     base = Config()
     changed = {name: structs.replace(getattr(base, name), **keys) for name, keys in sections.items()}
     return structs.replace(base, **changed)
+
+
+Told = Callable[[Engine, Now], None]
+"""A fact that the engine is told by a method of its own."""
+
+
+def delivered(delivery: Delivery, body: bytes, properties: Properties, redelivered: bool = False) -> Told:
+    """A command came."""
+    return lambda engine, now: engine.command_delivered(delivery, redelivered, properties, body, now)
+
+
+def received(session: int, message: bytes) -> Told:
+    """A message of the venue came."""
+    return lambda engine, now: engine.frame_received(session, message, now)
+
+
+def confirmed(event: OutEvent) -> Told:
+    """The broker stored an event."""
+    return lambda engine, now: engine.event_confirmed(event, now)
 
 
 class Sent(NamedTuple):
@@ -111,10 +126,13 @@ class Driver:
     def now(self) -> Now:
         return Now(self.mono, self.utc_us)
 
-    def step(self, *facts: Fact) -> None:
+    def step(self, *facts: Fact | Told) -> None:
         """Tell facts within one turn of the loop."""
         for fact in facts:
-            self.engine.step(fact, self.now)
+            if callable(fact):
+                fact(self.engine, self.now)
+            else:
+                self.engine.step(fact, self.now)
             self._collect()
         self._turn()
 
@@ -163,10 +181,10 @@ class Driver:
             case SendText():
                 self.sent.append(Sent(effect.session, json.loads(effect.data)))
                 self._unanswered.append(self.sent[-1])
-            case Publish():
-                assert effect.event not in self.unconfirmed, "two publishes of one event in flight"
-                self.published.append(effect.event)
-                self.unconfirmed.append(effect.event)
+            case OutEvent():
+                assert effect not in self.unconfirmed, "two publishes of one event in flight"
+                self.published.append(effect)
+                self.unconfirmed.append(effect)
             case Settle():
                 assert effect.delivery not in [each.delivery for each in self.settled], "settled twice"
                 self.settled.append(effect)
@@ -213,7 +231,7 @@ class Driver:
 
     def raw(self, session: int, frame: Fields | bytes) -> None:
         """One text message of the venue, as it is."""
-        self.step(FrameReceived(session, frame if isinstance(frame, bytes) else json.dumps(frame).encode()))
+        self.step(received(session, frame if isinstance(frame, bytes) else json.dumps(frame).encode()))
 
     def main(self, session: int) -> int:
         """The reqid under which the engine follows the session's own report stream now."""
@@ -290,7 +308,7 @@ class Driver:
         delivery = Delivery(lane, epoch, self._tag)
         text = cancel_body(*items) if body is None else body
         made = Properties(message_id=id, headers=headers or {}, **properties)
-        self.step(CommandDelivered(delivery, redelivered, made, text))
+        self.step(delivered(delivery, text, made, redelivered))
         return delivery
 
     def settlement(self, delivery: Delivery) -> Literal["ack", "dead_letter", "requeue"] | None:
@@ -300,7 +318,7 @@ class Driver:
     def confirm(self) -> None:
         """The broker confirms all that was published, and what is published upon that, until nothing is left."""
         while self.unconfirmed:
-            self.step(EventConfirmed(self.unconfirmed.pop(0)))
+            self.step(confirmed(self.unconfirmed.pop(0)))
 
     def nack(self, event: OutEvent) -> None:
         """A queue bound to the results exchange refused the event."""

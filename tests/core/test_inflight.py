@@ -23,7 +23,7 @@ def a_cancel(
     return CancelState(command, CancelItem(0, "S", cl_ord_id, order_id, orig, None, None))
 
 
-def indexes(table: Inflight) -> list[dict[str, Any]]:
+def indexes(table: Inflight) -> list[dict[Any, Any]]:
     return [table._by_request, table._by_order, table._by_client]
 
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.core.driver import LANES, Driver
+from tests.core.driver import LANES, Driver, confirmed
 from tests.core.payloads import Fields, item, order, report
 from worker.core.effects import Effect, SendText, Settle
-from worker.core.facts import ConsumerUp, Delivery, EventConfirmed, PublisherUp
+from worker.core.facts import ConsumerUp, Delivery, PublisherUp
 from worker.wire import event as wire
 from worker.wire.command import Lane
 
@@ -192,7 +192,7 @@ class Watched(Driver):
     def confirm_one(self, n: int) -> None:
         event = self.unconfirmed.pop(n % len(self.unconfirmed))
         self.confirmed.add(event.event_id)
-        self.step(EventConfirmed(event))
+        self.step(confirmed(event))
 
     def confirm(self) -> None:
         while self.unconfirmed:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.driver import Driver
+from tests.core.driver import Driver, confirmed
 from tests.core.payloads import item
 from worker.core.effects import OutEvent
-from worker.core.facts import EventConfirmed, PublisherUp
+from worker.core.facts import PublisherUp
 from worker.wire.command import Lane
 
 
@@ -62,7 +62,7 @@ def test_one_refused_event_holds_up_no_other() -> None:
 def test_what_was_not_confirmed_when_the_publisher_was_lost_goes_out_again_in_order() -> None:
     driver = Driver()
     events = [canceled(driver, n) for n in range(3)]
-    driver.step(EventConfirmed(driver.unconfirmed.pop(1)))
+    driver.step(confirmed(driver.unconfirmed.pop(1)))
     driver.lose_publisher("cancel")
     end(driver, 7)
     driver.advance(60)
@@ -108,7 +108,7 @@ def test_a_second_confirm_of_one_event_settles_nothing_twice() -> None:
     driver = Driver()
     event = canceled(driver)
     driver.confirm()
-    driver.step(EventConfirmed(event))
+    driver.step(confirmed(event))
     assert len(driver.settled) == 1
 
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.driver import Driver
+from tests.core.driver import Driver, delivered
 from tests.core.payloads import Fields, cancel_body, item, order, report
 from worker.core.batch import RateBudget
 from worker.core.effects import SendText
-from worker.core.facts import CommandDelivered, Delivery
+from worker.core.facts import Delivery
 from worker.wire.command import Lane, Properties, derive_cl_ord_id
 from worker.wire.timestamp import format_utc, parse_utc
 
@@ -25,7 +25,7 @@ def ids(frame: Fields) -> list[str]:
 def at_once(driver: Driver, *commands: tuple[Lane, list[Fields]]) -> None:
     """Several commands in one turn of the loop: before anything is flushed."""
     facts = [
-        CommandDelivered(Delivery(lane, 1, 100 + n), False, Properties(message_id=f"cmd-{n}"), cancel_body(*items))
+        delivered(Delivery(lane, 1, 100 + n), cancel_body(*items), Properties(message_id=f"cmd-{n}"))
         for n, (lane, items) in enumerate(commands)
     ]
     driver.step(*facts)
@@ -109,9 +109,7 @@ def test_no_frame_is_longer_than_the_limit(lengths: list[int], most: int, target
         item(n, OrderID='"' * length, OrigClOrdID="\\" * length, Symbol="S" * length, Timestamp="2026-03-09T14:09:11Z")
         for n, length in enumerate(lengths)
     ]
-    driver.engine.step(
-        CommandDelivered(Delivery("cancel", 1, 1), False, Properties(message_id="c"), cancel_body(*items)), driver.now
-    )
+    delivered(Delivery("cancel", 1, 1), cancel_body(*items), Properties(message_id="c"))(driver.engine, driver.now)
     driver.engine.flush(driver.now)
     sent = [e.data for e in driver.engine.effects if isinstance(e, SendText)]
     assert all(len(data) <= most for data in sent)
@@ -232,9 +230,7 @@ def test_a_deadline_between_two_of_one_batch_keeps_only_the_late_one_back() -> N
     late: dict[str, object] = {"deadline": format_utc(driver.utc_us - 1)}
     driver.step(
         *(
-            CommandDelivered(
-                Delivery("cancel", 1, n), False, Properties(message_id=f"c{n}", headers=headers), cancel_body(item(n))
-            )
+            delivered(Delivery("cancel", 1, n), cancel_body(item(n)), Properties(message_id=f"c{n}", headers=headers))
             for n, headers in enumerate(({}, late, {}))
         )
     )

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.core.driver import Driver
+from tests.core.driver import Driver, received
 from tests.core.payloads import START_US, Fields, item, order, report
-from worker.core.facts import FrameReceived, SessionLost
+from worker.core.facts import SessionLost
 from worker.wire.timestamp import format_utc
 
 SECOND = 1_000_000
@@ -317,7 +317,7 @@ def test_facts_of_a_session_that_is_gone_change_nothing() -> None:
     driver = Driver()
     driver.lose(1)
     before = len(driver.sent)
-    driver.step(SessionLost(1, "again"), FrameReceived(1, json.dumps({"type": "hello"}).encode()))
+    driver.step(SessionLost(1, "again"), received(1, json.dumps({"type": "hello"}).encode()))
     assert len(driver.sent) == before
     assert driver.engine.stats.session_losses == 1
 

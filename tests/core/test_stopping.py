@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.driver import LANES, Driver
+from tests.core.driver import LANES, Driver, confirmed
 from tests.core.payloads import item, order
-from worker.core.facts import ConsumerStopped, ConsumerUp, EventConfirmed
+from worker.core.facts import ConsumerStopped, ConsumerUp
 
 WORKING = [order("New", OrderID=f"order-{n}", ClOrdID="ord-000417") for n in range(1, 10)]
 
@@ -36,7 +36,7 @@ def test_stopping_waits_for_the_confirm_of_every_event_also_of_those_that_are_no
     driver.report("Canceled", ClOrdID="y-1")
     driver.ask_to_stop()
     driver.stop_consumers()
-    driver.step(EventConfirmed(driver.unconfirmed.pop()))
+    driver.step(confirmed(driver.unconfirmed.pop()))
     before = driver.stopped
     assert driver.settlement(delivery) == "ack"
     driver.confirm()

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from worker.wire import venue
-from worker.wire.venue import CancelElement, Frame, FrameError, Record, read_frame, read_record
+from worker.wire.venue import (
+    CancelElement,
+    Frame,
+    FrameError,
+    Record,
+    raw_records,
+    read_frame,
+    read_record,
+    read_unread_frame,
+)
 
 
 def as_record(**fields: Any) -> Record:
@@ -38,16 +47,30 @@ REPORT = (
 
 
 def test_a_stream_frame_and_its_records_byte_for_byte() -> None:
-    frame = read_frame(
+    message = (
         b'{"reqid":1,"type":"ExecutionReport","ts":"2026-03-09T14:07:05.318204Z","initial":true,"seqNum":1,'
         b'"action":"Update","data":[' + REPORT + b'],"next":"eyJUIjoiMjAyNi0wMy0wOVQxNDowNjo1OFoifQ=="}'
     )
+    frame = read_frame(message)
     assert (frame.reqid, frame.initial, frame.seq_num, frame.action) == (1, True, 1, "Update")
     assert frame.next == "eyJUIjoiMjAyNi0wMy0wOVQxNDowNjo1OFoifQ=="
     assert frame.data is not None
-    assert [bytes(raw) for raw in frame.data] == [REPORT]
-    record = read_record(frame.data[0])
+    (record,) = frame.data
     assert (record.cl_ord_id, record.exec_type, record.leaves_qty) == ("ord-000417", "New", "0.50000000")
+    assert [bytes(raw) for raw in raw_records(message)] == [REPORT]
+    assert read_record(Raw(REPORT)) == record
+
+
+def test_of_a_frame_with_one_bad_record_the_others_can_be_read() -> None:
+    message = b'{"type":"ExecutionReport","reqid":1,"seqNum":3,"data":[{"ClOrdID":7},' + REPORT + b"]}"
+    with pytest.raises(FrameError):
+        read_frame(message)
+    frame = read_unread_frame(message)
+    assert (frame.reqid, frame.seq_num, frame.data) == (1, 3, raw_records(message))
+    assert frame.data is not None
+    with pytest.raises(FrameError):
+        read_record(frame.data[0])
+    assert read_record(frame.data[1]).cl_ord_id == "ord-000417"
 
 
 def test_an_error_frame_counts_by_seq() -> None:

@@ -66,3 +66,6 @@ class PublisherPort(Protocol):
 
     def event_returned(self, event: OutEvent, code: int, text: str) -> None:
         """No queue is bound for it. The ack that the broker sends after the return is not reported."""
+
+    def batch_ended(self) -> None:
+        """All that one read had to tell was told: what follows from the answers may be done now."""

@@ -332,7 +332,8 @@ class Publisher:
         self._go_down(reason)
 
     def batch_ended(self) -> None:
-        """Nothing is held back until now: every answer was told as it came."""
+        """All of one read was told."""
+        self._port.batch_ended()
 
     def delivered(self, channel: int, tag: int, redelivered: bool, properties: Properties, body: bytes) -> None:
         """Nothing is consumed here."""

@@ -62,7 +62,7 @@ class IllegalMoveError(AssertionError):
     """A move outside ``MOVES``: a bug of the worker. Nothing was changed."""
 
 
-class CancelState(Struct, eq=False):
+class CancelState(Struct, eq=False, gc=False):
     """One cancel while it is in flight, and a little longer for reports that come after its final.
 
     ``key`` tells the cancel apart within its command in event ids: its index, or in a mass cancel its OrderID.
@@ -174,13 +174,15 @@ class CancelState(Struct, eq=False):
 
 def order_state(record: Record, before: OrderState | None) -> OrderState:
     """The order after ``record``, which may leave out what was filled: then what was proven ``before`` still holds."""
-    cum_qty, avg_px = venue.as_text(record.cum_qty), venue.as_text(record.avg_px)
-    if cum_qty is None and before is not None:
-        cum_qty, avg_px = before.cum_qty, before.avg_px if avg_px is None else avg_px
-    return OrderState(record.ord_status, cum_qty, venue.as_text(record.leaves_qty), avg_px, record.timestamp)
+    cum_qty, leaves_qty, avg_px = record.cum_qty, record.leaves_qty, record.avg_px
+    if not (isinstance(cum_qty, str) and isinstance(leaves_qty, str) and isinstance(avg_px, str)):
+        cum_qty, leaves_qty, avg_px = venue.as_text(cum_qty), venue.as_text(leaves_qty), venue.as_text(avg_px)
+        if cum_qty is None and before is not None:
+            cum_qty, avg_px = before.cum_qty, before.avg_px if avg_px is None else avg_px
+    return OrderState(record.ord_status, cum_qty, leaves_qty, avg_px, record.timestamp)
 
 
-class Answer(Struct):
+class Answer(Struct, gc=False):
     """How a cancel ended: what its final says. ``live`` is the final's ``order_live``."""
 
     outcome: str

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from worker.core.sweep import Sweep
 
 
-class CommandState(Struct, eq=False):
+class CommandState(Struct, eq=False, gc=False):
     """One command: its deliveries, its cancels, and the final events that must be confirmed before it is settled.
 
     ``deliveries`` has more than one entry when the publisher sent the command twice, and none while its delivery is
     void; ``held_since`` is monotonic seconds. ``unfinished`` counts cancels without a final, ``unconfirmed`` finals
     without a confirm. ``dead`` says that the command ends in ``cancel.dead``. ``sweep`` is set for a mass cancel,
     whose cancels come as it goes. ``finals`` keeps what was said, for a later duplicate.
+
+    A command and its cancels know each other, and no garbage collector looks at them, since a look at all that is in
+    flight would be a pause: ``let_go`` parts them at the end, and counting of references does the rest.
     """
 
     command_id: str
@@ -44,8 +47,7 @@ class CommandState(Struct, eq=False):
     deliveries: list[Delivery] = []
     cancels: list[CancelState] = []
     finals: list[OutEvent] = []
-    final_headers: dict[str, str | bool] | None = None
-    info_headers: dict[str, str | bool] | None = None
+    carried: dict[str, str | bool] | None = None
 
     def __post_init__(self) -> None:
         context = self.context
@@ -55,14 +57,14 @@ class CommandState(Struct, eq=False):
 
     def headers(self, final: bool) -> dict[str, str | bool]:
         """AMQP headers of its events: ``command_id``, ``final``, and what it brought along (contract 2, 3)."""
-        headers = self.final_headers if final else self.info_headers
-        if headers is None:
-            headers = _event_headers(self.context, final)
-            if final:
-                self.final_headers = headers
-            else:
-                self.info_headers = headers
-        return headers
+        carried = self.carried
+        if carried is None:
+            carried = self.carried = _carried(self.context)
+        return {"final": final, **carried}
+
+    def let_go(self) -> None:
+        """The command has come to its end here: its cancels may outlive it, it may not outlive them."""
+        self.cancels, self.finals = [], []
 
     @property
     def may_be_settled(self) -> bool:
@@ -75,16 +77,12 @@ class CommandState(Struct, eq=False):
         return bool(self.finals) or any(c.attempt for c in self.cancels)
 
 
-def _event_headers(context: Context, final: bool) -> dict[str, str | bool]:
-    headers: dict[str, str | bool] = {"final": final}
-    if context.command_id is not None:
-        headers["command_id"] = context.command_id
-    if context.traceparent is not None:
-        headers["traceparent"] = context.traceparent
-    if context.tracestate is not None:
-        headers["tracestate"] = context.tracestate
-    if context.reason is not None:
-        headers["reason"] = context.reason
-    if context.deadline_text is not None:
-        headers["deadline"] = context.deadline_text
-    return headers
+def _carried(context: Context) -> dict[str, str | bool]:
+    headers = {
+        "command_id": context.command_id,
+        "traceparent": context.traceparent,
+        "tracestate": context.tracestate,
+        "reason": context.reason,
+        "deadline": context.deadline_text,
+    }
+    return {name: text for name, text in headers.items() if text is not None}

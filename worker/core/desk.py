@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final, Literal
 
@@ -78,19 +79,32 @@ class Desk:
 
     # -- reports
 
-    def apply(self, record: Record, raw: Raw, now: Now, *, session_id: str | None, replayed: bool) -> bool:
-        """Judge one ExecutionReport for every cancel it concerns (protocol section 6). False: it concerns none."""
-        cancels = self.inflight.find(record)
-        if not cancels:
-            return False
-        exec_id = record.exec_id or sha256(raw).hexdigest()
-        for cancel in tuple(cancels):
-            if exec_id in cancel.exec_ids:
-                self._stats.duplicate_reports += 1
-                continue
+    def unseen(self, cancels: Sequence[CancelState], exec_id: str) -> Sequence[CancelState]:
+        """Those of ``cancels`` to which the report with this ExecID is new: it comes on each session and in replays."""
+        if len(cancels) == 1:
+            if exec_id not in cancels[0].exec_ids:
+                return cancels
+            self._stats.duplicate_reports += 1
+            return ()
+        fresh = [cancel for cancel in cancels if exec_id not in cancel.exec_ids]
+        self._stats.duplicate_reports += len(cancels) - len(fresh)
+        return fresh
+
+    def apply(
+        self,
+        cancels: Sequence[CancelState],
+        record: Record,
+        raw: Raw,
+        exec_id: str,
+        now: Now,
+        *,
+        session_id: str | None,
+        replayed: bool,
+    ) -> None:
+        """Judge one ExecutionReport for each cancel that it concerns and to which it is new (protocol section 6)."""
+        for cancel in cancels:
             cancel.exec_ids = (*cancel.exec_ids[1 - EXEC_IDS_KEPT :], exec_id)
             self._apply_to(cancel, record, raw, exec_id, now, session_id, replayed)
-        return True
 
     def _apply_to(
         self,
@@ -114,7 +128,7 @@ class Desk:
         self._learn(cancel, record, ours)
         verdict = judge(cancel, record, ours)
         live = live_after(record)
-        if record.ord_status is not None and not (live is None and record.ord_status == "Rejected"):
+        if record.ord_status is not None and (live is not None or record.ord_status != "Rejected"):
             cancel.note_order(record, live)
         if ours:
             cancel.sent = "yes"
@@ -474,6 +488,11 @@ class Desk:
             self._stats.inflight[frame.lane] -= 1
             if not frame.unanswered:
                 frame.session.frames.pop(frame.reqid, None)
+
+
+def exec_id_of(raw: Raw) -> str:
+    """What stands for the ExecID of a report that has none."""
+    return sha256(raw).hexdigest()
 
 
 def is_newer(record: Record, than: OrderState) -> bool:

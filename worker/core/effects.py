@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 Settlement = Literal["ack", "dead_letter", "requeue"]
 
 
-class OutEvent(Struct, eq=False):
-    """One event on its way to ``cancel.results`` (contract section 3).
+class OutEvent(Struct, eq=False, gc=False):
+    """Publish one event to the results exchange: persistent, ``mandatory``, confirmed (contract section 3).
 
     It stays with the core until the broker confirmed it; the same object may be published several times, always
     under the same ``event_id``. ``body`` is the JSON text, ``headers`` the AMQP headers, ``timestamp_s`` the AMQP
-    timestamp in seconds. ``command`` is whom the confirm is reported to, ``cancel`` what the event is about.
+    timestamp in seconds. ``command`` is whom the confirm is reported to, and forgotten with it; ``cancel`` is what the event is
+    about.
     """
 
     event_id: str
@@ -63,12 +64,6 @@ class SessionIsReady(Struct, frozen=True):
     session: int
 
 
-class Publish(Struct, frozen=True):
-    """Publish to the results exchange: persistent, ``mandatory``, confirmed."""
-
-    event: OutEvent
-
-
 class Reply(Struct, frozen=True):
     """Publish a final also to the command's ``reply_to`` queue, best effort (contract section 2)."""
 
@@ -76,7 +71,7 @@ class Reply(Struct, frozen=True):
     reply_to: str
 
 
-class Settle(Struct, frozen=True):
+class Settle(Struct, frozen=True, gc=False):
     """Ack, dead-letter (reject without requeue) or hand back one delivery."""
 
     delivery: Delivery
@@ -110,4 +105,4 @@ class Stopped(Struct, frozen=True):
     """After ``StopAsked``: nothing is left that the worker could still finish."""
 
 
-Effect = SendText | DropSession | SessionIsReady | Publish | Reply | Settle | Consume | SearchAudit | Note | Stopped
+Effect = SendText | DropSession | SessionIsReady | OutEvent | Reply | Settle | Consume | SearchAudit | Note | Stopped

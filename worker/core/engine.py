@@ -1,9 +1,10 @@
 """The engine: facts in, effects out. It joins the parts of the core and holds all state of the worker.
 
-``step`` is told what happened and appends what is to be done to ``effects``; ``flush`` fills frames with the cancels
-that wait, and is called once per turn of the loop; ``tick`` acts on times that have come. None of them ever waits, so a
-step is atomic. Effects are to be carried out in order and in the same turn: a frame that ``flush`` made was checked
-against its deadline at ``now`` (faults I4).
+``step`` is told what happened and appends what is to be done to ``effects``; ``command_delivered``, ``frame_received``
+and ``event_confirmed`` are the same for the facts that every cancel brings. ``flush`` fills frames with the cancels that
+wait, and is called once per turn of the loop; ``tick`` acts on times that have come. None of them ever waits, so a step
+is atomic. Effects are to be carried out in order and in the same turn: a frame that ``flush`` made was checked against
+its deadline at ``now`` (faults I4).
 """
 
 from __future__ import annotations
@@ -21,15 +22,13 @@ from worker.core.effects import Consume, Effect, Note, OutEvent, SendText, Stopp
 from worker.core.events import Events
 from worker.core.facts import (
     AuditSearched,
-    CommandDelivered,
     ConsumerLost,
     ConsumerStopped,
     ConsumerUp,
-    EventConfirmed,
+    Delivery,
     EventNacked,
     EventReturned,
     Fact,
-    FrameReceived,
     GraceOver,
     PublisherLost,
     PublisherUp,
@@ -45,7 +44,7 @@ from worker.core.sessions import Sessions
 from worker.core.stats import Stats
 from worker.core.sweeps import Sweeps
 from worker.wire import venue
-from worker.wire.command import Lane
+from worker.wire.command import Lane, Properties
 from worker.wire.event import CodeError
 
 Intent = Literal["down", "idle", "consuming", "stopping"]
@@ -84,9 +83,6 @@ class Engine:
         self._flush_due: float | None = None
         self._release_due = now.mono + RELEASE_EVERY_S
         self._reactions: dict[type[Fact], Callable[[Any, Now], None]] = {
-            FrameReceived: self._frame_received,
-            CommandDelivered: self.intake.taken,
-            EventConfirmed: self._event_confirmed,
             EventNacked: self._event_nacked,
             EventReturned: self._event_returned,
             PublisherUp: self._publisher_up,
@@ -107,15 +103,24 @@ class Engine:
         """Take in one fact; what is to be done is appended to ``effects``."""
         self._reactions[type(fact)](fact, now)
 
-    def _frame_received(self, fact: FrameReceived, now: Now) -> None:
-        was_ready = self.sessions.ready
-        self.sessions.received(fact, now)
-        if self.sessions.ready is not was_ready:
+    def frame_received(self, session: int, data: bytes, now: Now) -> None:
+        """One whole text message of the venue came on ``session``."""
+        sessions = self.sessions
+        was_ready = sessions.ready
+        sessions.received(session, data, now)
+        if sessions.ready is not was_ready:
             self._readiness_changed(now)
 
-    def _event_confirmed(self, fact: EventConfirmed, now: Now) -> None:
-        self.stats.events_confirmed[fact.event.lane] += 1
-        self.intake.confirmed(fact.event, now)
+    def command_delivered(
+        self, delivery: Delivery, redelivered: bool, properties: Properties, body: bytes, now: Now
+    ) -> None:
+        """A message came from a lane's queue. ``body`` and ``properties`` are untrusted and not yet read."""
+        self.intake.taken(delivery, redelivered, properties, body, now)
+
+    def event_confirmed(self, event: OutEvent, now: Now) -> None:
+        """The broker stored the event in at least one queue: ``Basic.Ack`` without an earlier ``Basic.Return``."""
+        self.stats.events_confirmed[event.lane] += 1
+        self.intake.confirmed(event, now)
         if self.stopping:
             self._stop_if_done(now)
 

@@ -13,7 +13,7 @@ from worker.core.stats import Stats
 from worker.core.sweep import Sweep
 from worker.wire import event as wire
 from worker.wire.command import Context, InvalidItem, Lane
-from worker.wire.event import CodeError, Event, EventError, InputError, OrderState, ScopeAsked, Sent, Times
+from worker.wire.event import CodeError, Event, EventError, InputError, ScopeAsked, Sent, Times
 from worker.wire.timestamp import format_utc
 from worker.wire.venue import Record
 
@@ -87,14 +87,13 @@ class Events:
         now: Now,
     ) -> None:
         item, command = cancel.item, cancel.command
-        self._publish(
-            command,
+        context = command.context
+        event = Event(
+            event_id,
+            context.command_id,
+            cancel.index,
             outcome,
             final,
-            event_id,
-            now,
-            Times(command.enqueued, command.received, cancel.sent_at, cancel.reported, self.at(now)),
-            cancel.index,
             cancel.sent,
             live,
             item.symbol,
@@ -107,24 +106,31 @@ class Events:
             supersedes,
             late,
             cancel.attempt,
+            command.lane,
+            self._worker,
             cancel.session_id,
-            UNSET,
-            cancel,
+            context.user_id,
+            context.app_id,
+            context.reason,
+            Times(command.enqueued, command.received, cancel.sent_at, cancel.reported, self.at(now)),
+            context.deadline_text or UNSET,
+            context.traceparent or UNSET,
+            context.tracestate or UNSET,
         )
+        self._publish(command, event, cancel, now)
 
     def invalid_item(self, command: CommandState, item: InvalidItem, now: Now) -> None:
         """One spoiled item: its final, and the command's way to the dead letters (contract section 2)."""
         command.dead = True
         rejection = item.rejection
         supersedes = wire.unresolved_id(command.command_id, item.index) if command.requeued else None
-        self._publish(
+        self._of_command(
             command,
+            wire.final_id(command.command_id, item.index),
+            item.index,
             "invalid",
             True,
-            wire.final_id(command.command_id, item.index),
             now,
-            Times(command.enqueued, command.received, None, None, self.at(now)),
-            item.index,
             symbol=item.symbol,
             cl_ord_id=item.cl_ord_id,
             orig_cl_ord_id=item.orig_cl_ord_id,
@@ -139,8 +145,7 @@ class Events:
         """One event that is the final of every cancel of a body: ``invalid`` or ``unauthorized`` (contract 3)."""
         command.dead = True
         event_id = wire.command_event_id(command.context.command_id, body_sha256_hex, outcome)
-        times = Times(command.enqueued, command.received, None, None, self.at(now))
-        self._publish(command, outcome, True, event_id, now, times, None, error=error)
+        self._of_command(command, event_id, None, outcome, True, now, error=error)
 
     def mass_progress(self, sweep: Sweep, count: int, now: Now) -> None:
         """The ledger of a mass cancel under way; ``count`` numbers its progress (contract section 5)."""
@@ -169,109 +174,105 @@ class Events:
         scope = ScopeAsked(
             request.request_type, request.symbol, request.side, request.customer_user, sweep.scope.customer_users
         )
-        self._publish(
+        self._of_command(
             command,
+            event_id,
+            0,
             outcome,
             final,
-            event_id,
             now,
-            Times(command.enqueued, command.received, None, None, self.at(now)),
-            0,
-            "yes" if sweep.has_sent else "never",
-            live,
-            request.symbol,
-            request.cl_ord_id,
+            sent="yes" if sweep.has_sent else "never",
+            live=live,
+            symbol=request.symbol,
+            cl_ord_id=request.cl_ord_id,
             error=error,
             mass=Raw(sweep.ledger(now)),
             scope=scope,
         )
 
-    def _publish(
+    def _of_command(
         self,
         command: CommandState,
+        event_id: str,
+        index: int | None,
         outcome: str,
         final: bool,
-        event_id: str,
         now: Now,
-        times: Times,
-        index: int | None,
+        *,
         sent: Sent = "never",
         live: bool | None = None,
         symbol: str | None = None,
         cl_ord_id: str | None = None,
         orig_cl_ord_id: str | None = None,
         order_id: str | None = None,
-        order: OrderState | None = None,
-        raw: Raw | None = None,
         error: EventError | None = None,
         supersedes: str | None = None,
-        late: bool = False,
-        attempt: int = 0,
-        session_id: str | None = None,
         mass: Raw | UnsetType = UNSET,
-        cancel: CancelState | None = None,
         scope: ScopeAsked | UnsetType = UNSET,
     ) -> None:
-        context, lane = command.context, command.lane
-        body = wire.encode_event(
-            Event(
-                event_id,
-                context.command_id,
-                index,
-                outcome,
-                final,
-                sent,
-                live,
-                symbol,
-                cl_ord_id,
-                orig_cl_ord_id,
-                order_id,
-                order,
-                raw,
-                error,
-                supersedes,
-                late,
-                attempt,
-                lane,
-                self._worker,
-                session_id,
-                context.user_id,
-                context.app_id,
-                context.reason,
-                times,
-                UNSET if context.deadline_text is None else context.deadline_text,
-                UNSET if context.traceparent is None else context.traceparent,
-                UNSET if context.tracestate is None else context.tracestate,
-                mass,
-                scope,
-            )
+        """An event that is not about a cancel in flight."""
+        context = command.context
+        event = Event(
+            event_id=event_id,
+            command_id=context.command_id,
+            index=index,
+            outcome=outcome,
+            final=final,
+            sent=sent,
+            order_live=live,
+            symbol=symbol,
+            cl_ord_id=cl_ord_id,
+            orig_cl_ord_id=orig_cl_ord_id,
+            order_id=order_id,
+            order=None,
+            report=None,
+            error=error,
+            supersedes=supersedes,
+            late=False,
+            attempt=0,
+            lane=command.lane,
+            worker=self._worker,
+            session_id=None,
+            user_id=context.user_id,
+            app_id=context.app_id,
+            reason=context.reason,
+            times=Times(command.enqueued, command.received, None, None, self.at(now)),
+            deadline=context.deadline_text or UNSET,
+            traceparent=context.traceparent or UNSET,
+            tracestate=context.tracestate or UNSET,
+            mass=mass,
+            scope=scope,
         )
-        event = OutEvent(
-            event_id,
+        self._publish(command, event, None, now)
+
+    def _publish(self, command: CommandState, event: Event, cancel: CancelState | None, now: Now) -> None:
+        context, lane, outcome, final = command.context, command.lane, event.outcome, event.final
+        out = OutEvent(
+            event.event_id,
             lane,
-            wire.routing_key(outcome, final, symbol),
-            body,
+            wire.routing_key(outcome, final, event.symbol),
+            wire.encode_event(event),
             outcome,
             final,
             context.command_id,
             context.correlation_id,
             command.headers(final),
             now.utc_us // 1_000_000,
-            index,
+            event.index,
             command if final else None,
             cancel if final else None,
         )
         if final:
             command.unfinished -= 1
             command.unconfirmed += 1
-            command.finals.append(event)
+            command.finals.append(out)
             self._stats.finals[outcome] += 1
             self._stats.final_delay[lane].observe((now.utc_us - command.received_us) / 1e6)
         else:
             self._stats.infos[outcome] += 1
-        self._outbox.publish(event, now)
-        if final:
-            self.reply(event, context)
+        self._outbox.publish(out, now)
+        if final and context.reply_to is not None:
+            self.reply(out, context)
 
     def reply(self, event: OutEvent, context: Context) -> None:
         """Send a final also to whoever asked for an answer, best effort (contract section 2)."""

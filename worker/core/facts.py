@@ -1,12 +1,14 @@
-"""Everything that can happen to the worker, as a closed union. Facts are in the past tense.
+"""Everything that can happen to the worker. Facts are in the past tense.
 
-A shell turns each ending and each arrival into exactly one fact; what a fact means is decided by the engine alone.
+A shell turns each ending and each arrival into exactly one fact; what a fact means is decided by the engine alone. The
+three that come once or more for every cancel (a command, a frame, a confirm) are methods of the engine; all others are
+values of the closed union below, for ``Engine.step``.
 """
 
 from msgspec import Struct
 
 from worker.core.effects import OutEvent
-from worker.wire.command import Lane, Properties
+from worker.wire.command import Lane
 
 
 class Delivery(Struct, frozen=True, gc=False):
@@ -15,15 +17,6 @@ class Delivery(Struct, frozen=True, gc=False):
     lane: Lane
     epoch: int
     tag: int
-
-
-class CommandDelivered(Struct, frozen=True):
-    """A message came from a lane's queue. ``body`` and ``properties`` are untrusted and not yet read."""
-
-    delivery: Delivery
-    redelivered: bool
-    properties: Properties
-    body: bytes
 
 
 class ConsumerUp(Struct, frozen=True):
@@ -58,12 +51,6 @@ class PublisherLost(Struct, frozen=True):
     reason: str
 
 
-class EventConfirmed(Struct, frozen=True):
-    """The broker stored the event in at least one queue: ``Basic.Ack`` without an earlier ``Basic.Return``."""
-
-    event: OutEvent
-
-
 class EventNacked(Struct, frozen=True):
     """The broker refused the event (``Basic.Nack``): at least one bound queue did not take it (faults A23)."""
 
@@ -83,13 +70,6 @@ class SessionOpened(Struct, frozen=True):
 
     session: int
     slot: int
-
-
-class FrameReceived(Struct, frozen=True, gc=False):
-    """One whole text message of the venue."""
-
-    session: int
-    data: bytes
 
 
 class SessionLost(Struct, frozen=True):
@@ -115,17 +95,14 @@ class GraceOver(Struct, frozen=True):
 
 
 Fact = (
-    CommandDelivered
-    | ConsumerUp
+    ConsumerUp
     | ConsumerStopped
     | ConsumerLost
     | PublisherUp
     | PublisherLost
-    | EventConfirmed
     | EventNacked
     | EventReturned
     | SessionOpened
-    | FrameReceived
     | SessionLost
     | AuditSearched
     | StopAsked

@@ -14,7 +14,8 @@ from worker.wire.venue import Record, names_no_order
 
 _NONE: Final[tuple[CancelState, ...]] = ()
 
-_Index = dict[str, CancelState | list[CancelState]]
+_Index = dict[str | None, CancelState | list[CancelState]]
+"""By an id; None is never a key, but may be asked for."""
 
 
 def _add(index: _Index, key: str, cancel: CancelState) -> None:
@@ -103,22 +104,21 @@ class Inflight:
 
     def find(self, record: Record) -> list[CancelState] | tuple[CancelState, ...]:
         """Every cancel that ``record`` concerns, by any of the three matches of protocol section 6."""
-        found = self._by_request.get(record.cl_ord_id) if record.cl_ord_id is not None else None
-        order_id = record.order_id
-        on_order = self._by_order.get(order_id) if order_id is not None else None
-        if found is on_order:  # the usual case: nobody's, or one cancel found both ways
-            if found is None and not self._by_client:
+        request_id, order_id, clients = record.cl_ord_id, record.order_id, self._by_client
+        found, on_order = self._by_request.get(request_id), self._by_order.get(order_id)
+        by_first = by_last = None
+        if clients:
+            by_first, by_last = clients.get(record.orig_cl_ord_id), clients.get(request_id)
+        if found is on_order and by_last is None and (by_first is None or by_first is found):
+            # The usual case: nobody's, or one cancel that all ids lead to.
+            if found is None:
                 return _NONE
-            if isinstance(found, CancelState) and not self._by_client:
+            if isinstance(found, CancelState):
                 return (found,)
+        if names_no_order(order_id):
+            on_order = None
         hits: list[CancelState] = []
-        clients = self._by_client
-        for there in (
-            found,
-            None if names_no_order(order_id) else on_order,
-            clients.get(record.orig_cl_ord_id) if clients and record.orig_cl_ord_id is not None else None,
-            clients.get(record.cl_ord_id) if clients and record.cl_ord_id is not None else None,
-        ):
+        for there in (found, on_order, by_first, by_last):
             if there is not None:
                 for cancel in there if isinstance(there, list) else (there,):
                     if cancel not in hits and concerns(cancel, record):

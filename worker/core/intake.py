@@ -6,14 +6,14 @@ from collections import deque
 from hashlib import sha256
 from typing import Final
 
-from worker.config import Config
+from worker.config import Authorization, Config
 from worker.core.cancel import CancelState, Phase
 from worker.core.clock import Now
 from worker.core.command import CommandState
 from worker.core.desk import Desk
 from worker.core.effects import Effect, OutEvent, Settle, Settlement
 from worker.core.events import Events
-from worker.core.facts import CommandDelivered, Delivery
+from worker.core.facts import Delivery
 from worker.core.outbox import LANES, Outbox
 from worker.core.stats import Stats
 from worker.core.sweeps import Sweeps
@@ -25,6 +25,7 @@ from worker.wire.command import (
     InvalidItem,
     Lane,
     MassCancelCommand,
+    Properties,
     read_command,
 )
 from worker.wire.event import InputError
@@ -58,6 +59,7 @@ class Intake:
         stats: Stats,
     ) -> None:
         self._config = config
+        self._restricted = config.authorization != Authorization()
         self._desk = desk
         self._events = events
         self._sweeps = sweeps
@@ -67,6 +69,7 @@ class Intake:
         self.commands: dict[str, CommandState] = {}
         self._verdicts: set[CommandState] = set()  # commands that are one event and nothing else, and repeated finals
         self._ended: dict[str, Ended] = {}
+        self._ended_first: deque[tuple[str, Ended]] = deque()  # those that ended first stand first
         self._ended_size = 0
         self._suspects: dict[Lane, deque[CommandState]] = {"kill": deque(), "cancel": deque()}  # those that wait
         self._suspect: dict[Lane, CommandState] = {}  # the one that is handled
@@ -78,16 +81,16 @@ class Intake:
 
     # -- in
 
-    def taken(self, fact: CommandDelivered, now: Now) -> None:
+    def taken(self, delivery: Delivery, redelivered: bool, properties: Properties, body: bytes, now: Now) -> None:
         """A delivery came: it ends in exactly one settlement, or with its channel."""
-        lane = fact.delivery.lane
+        lane = delivery.lane
         self._stats.commands_received[lane] += 1
-        if fact.redelivered:
+        if redelivered:
             self._stats.commands_redelivered[lane] += 1
-        command = read_command(fact.body, fact.properties, self._config.broker.max_body)
+        command = read_command(body, properties, self._config.broker.max_body)
         context = command.context
-        state = self._state(fact, context, now)
-        error = self._refusal(command, context, lane)
+        state = self._state(delivery, redelivered, body, context, now)
+        error = self._refusal(command, context, lane) if self._restricted else None
         if isinstance(command, InvalidCommand):
             rejection = command.rejection
             error = InputError(rejection.field, rejection.rule, rejection.message)
@@ -95,25 +98,25 @@ class Intake:
             self._end_whole(state, "invalid", command.body_sha256_hex, error, now)
         elif error is not None:
             self._end_whole(state, "unauthorized", state.body_digest.hex(), error, now)
-        elif not self._is_known(state, fact.delivery, now):
+        elif not self._is_known(state, delivery, now):
             if isinstance(command, MassCancelCommand):
                 self.commands[state.command_id] = state
                 self._sweeps.begin(state, command, now)
             else:
                 self._admit(state, command.items, now)
 
-    def _state(self, fact: CommandDelivered, context: Context, now: Now) -> CommandState:
-        again = fact.redelivered or context.delivery_count > 0 or context.has_x_death or context.requeue_of is not None
+    def _state(self, delivery: Delivery, redelivered: bool, body: bytes, context: Context, now: Now) -> CommandState:
+        again = redelivered or context.delivery_count > 0 or context.has_x_death or context.requeue_of is not None
         enqueued = format_utc(context.enqueued_us) if context.enqueued_us is not None else None
         return CommandState(
             context.command_id or "",
             context,
-            fact.delivery.lane,
-            fact.delivery,
+            delivery.lane,
+            delivery,
             again,
-            sha256(fact.body).digest(),
+            sha256(body).digest(),
             now.utc_us,
-            format_utc(now.utc_us),
+            self._events.at(now),
             enqueued,
             now.mono,
         )
@@ -309,6 +312,7 @@ class Intake:
         elif self.commands.get(command.command_id) is command:
             del self.commands[command.command_id]
             self._remember(command)
+        command.let_go()
 
     def _settle(self, command: CommandState, how: Settlement) -> None:
         for delivery in command.deliveries:
@@ -328,9 +332,12 @@ class Intake:
             return
         ended = Ended(command)
         self._ended[command.command_id] = ended
+        self._ended_first.append((command.command_id, ended))
         self._ended_size += ended.size
         while self._ended_size > most:
-            self._forget(next(iter(self._ended)))
+            command_id, ended = self._ended_first.popleft()
+            if self._ended.get(command_id) is ended:  # else it was requeued meanwhile, and forgotten then
+                self._forget(command_id)
 
     def _forget(self, command_id: str) -> None:
         self._ended_size -= self._ended.pop(command_id).size
@@ -388,6 +395,7 @@ class Intake:
                 self._desk.detach(cancel)
                 self._desk.inflight.drop(cancel)
                 cancel.phase = Phase.PARKED
+        command.let_go()
         self._clear_suspect(command)
 
     def deliveries_lost(self, lane: Lane, now: Now) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from worker.core.clock import Now
 from worker.core.command import CommandState
-from worker.core.effects import Effect, OutEvent, Publish
+from worker.core.effects import Effect, OutEvent
 from worker.wire.command import Lane
 
 LANES: Final[tuple[Lane, Lane]] = ("kill", "cancel")
@@ -60,11 +60,12 @@ class Outbox:
         event.made_mono = now.mono
         events[event.event_id] = event
         if self._up[event.lane]:
-            self._emit(event)
+            event.in_flight = True
+            self._effects.append(event)
 
     def _emit(self, event: OutEvent) -> None:
         event.in_flight = True
-        self._effects.append(Publish(event))
+        self._effects.append(event)
 
     def confirmed(self, event: OutEvent) -> list[CommandState]:
         """The event is stored. Returns the commands that waited for it; none for one that was confirmed before."""
@@ -74,6 +75,7 @@ class Outbox:
         if event.failures:
             self.refused.pop(event.event_id, None)
         waited = [event.command] if event.command is not None else []
+        event.command = None
         if self._others:
             waited += self._others.pop(event.event_id, [])
         return waited

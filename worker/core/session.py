@@ -14,7 +14,7 @@ from worker.core.clock import Now
 from worker.core.effects import DropSession, Effect, SendText
 from worker.wire import venue
 from worker.wire.timestamp import format_utc
-from worker.wire.venue import Frame
+from worker.wire.venue import Frame, UnreadFrame
 
 if TYPE_CHECKING:
     from msgspec import Raw
@@ -193,15 +193,20 @@ class SessionState:
         if self.subscriptions.pop(sub.reqid, None) is not None:
             self.send(venue.end_stream(sub.reqid))
 
-    def has_gap(self, sub: Subscription, frame: Frame) -> bool:
+    def subscription(self, frame: Frame | UnreadFrame) -> Subscription | None:
+        """Whose frame it is; one without a reqid is taken for the report stream's."""
+        return self.main if frame.reqid is None else self.subscriptions.get(frame.reqid)
+
+    def has_gap(self, sub: Subscription, frame: Frame | UnreadFrame) -> bool:
         """Whether a frame of the stream went missing before this one (protocol section 8, rule 7)."""
-        seq = frame.seq_num if frame.seq_num is not None else frame.seq
-        if seq is None:
+        seq = frame.seq_num
+        if seq is None and (seq := frame.seq) is None:
             return False
-        last, sub.seq = sub.seq, seq
+        last = sub.seq
+        sub.seq = seq
         return last is not None and seq > last + 1
 
-    def advance(self, sub: Subscription, frame: Frame, news: bool, now: Now) -> bool:
+    def advance(self, sub: Subscription, frame: Frame | UnreadFrame, news: bool, now: Now) -> bool:
         """Follow the snapshot after one of its frames: ask for the next page, or note that it ended and return True.
 
         ``news`` says whether the frame held a record not seen on this stream before; a cursor that repeats without

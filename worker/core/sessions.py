@@ -10,9 +10,9 @@ from worker.config import Venue
 from worker.core.book import OpenOrders
 from worker.core.cancel import Phase
 from worker.core.clock import Now
-from worker.core.desk import Desk
+from worker.core.desk import Desk, exec_id_of
 from worker.core.effects import Effect, Note, SessionIsReady
-from worker.core.facts import FrameReceived, SessionLost, SessionOpened
+from worker.core.facts import SessionLost, SessionOpened
 from worker.core.lookups import Lookups
 from worker.core.reconcile import start_date
 from worker.core.session import SentFrame, SessionState, Subscription
@@ -22,10 +22,14 @@ from worker.core.sweeps import Sweeps
 from worker.wire import venue
 from worker.wire.event import CodeError
 from worker.wire.timestamp import format_utc, parse_utc
-from worker.wire.venue import Frame, FrameError
+from worker.wire.venue import Frame, FrameError, Record, UnreadFrame
 
 REREAD_AT_MOST_EVERY_S: Final = 5.0
 """After unreadable frames the stream is read anew, but no more often than this."""
+
+AnyFrame = Frame | UnreadFrame
+Source = bytes | list[Raw]
+"""Where a record's own bytes are had, should they be needed: the message, or its records already taken apart."""
 
 
 class Sessions:
@@ -117,24 +121,47 @@ class Sessions:
     def _unbroken_since(self, mono: float) -> bool:
         return any(s.ready and s.carries_reports and s.ready_since <= mono for s in self._sessions.values())
 
-    def received(self, fact: FrameReceived, now: Now) -> None:
+    def received(self, number: int, message: bytes, now: Now) -> None:
         """One text message of the venue."""
-        session = self._sessions.get(fact.session)
+        session = self._sessions.get(number)
         if session is None:
             return
         self._stats.frames_received += 1
         session.heard(now)
         try:
-            frame = venue.read_frame(fact.data)
+            frame = venue.read_frame(message)
         except FrameError as e:
-            self._unreadable(session, str(e), now)
+            self._read_apart(session, message, str(e), now)
             return
         if frame.type == venue.EXECUTION_REPORT or frame.type == venue.ORDER:
-            self._stream_frame(session, frame, now)
+            self._stream_frame(session, frame, frame.data, message, now)
         elif frame.type == "hello":
             self._greeted(session, frame, now)
         elif frame.type == "error":
             self._error(session, frame, now)
+
+    def _read_apart(self, session: SessionState, message: bytes, reason: str, now: Now) -> None:
+        """A frame that can't be read as a whole: a record that is at fault harms no other (faults I10)."""
+        try:
+            frame = venue.read_unread_frame(message)
+        except FrameError:
+            self._unreadable(session, reason, now)
+            return
+        sub = session.subscription(frame)
+        readable: list[tuple[Record, Raw]] = []
+        for raw in frame.data or ():
+            try:
+                readable.append((venue.read_record(raw), raw))
+            except FrameError as e:
+                self._stats.bad_records += 1
+                if sub is not None and sub.query is not None:
+                    sub.query.spoil(str(e))
+                self._effects.append(
+                    Note("bad_record", "warning", {"session_id": session.session_id, "reason": str(e)})
+                )
+        if frame.type in (venue.EXECUTION_REPORT, venue.ORDER):
+            records, raws = [record for record, _ in readable], [raw for _, raw in readable]
+            self._stream_frame(session, frame, records, raws, now)
 
     def _unreadable(self, session: SessionState, reason: str, now: Now) -> None:
         self._stats.bad_frames += 1
@@ -186,20 +213,22 @@ class Sessions:
 
     # -- streams
 
-    def _stream_frame(self, session: SessionState, frame: Frame, now: Now) -> None:
-        sub = session.subscriptions.get(frame.reqid) if frame.reqid is not None else session.main
+    def _stream_frame(
+        self, session: SessionState, frame: AnyFrame, records: list[Record] | None, source: Source, now: Now
+    ) -> None:
+        sub = session.subscription(frame)
         if sub is None:
             return  # a stream that was ended; its last frames are still under way (protocol 3.5)
         if session.has_gap(sub, frame):
             self._gap(session, sub, now)
             if sub.query is None:
                 return
-        records = frame.data
-        news = False
-        if records:
-            news = self._read(session, sub, frame, records, now)
-        if sub.ended is None and session.advance(sub, frame, news, now):
-            self._snapshot_ended(session, sub, now)
+        if sub.ended is None:
+            news = bool(records) and self._in_snapshot(session, sub, frame, records or [], source, now)
+            if session.advance(sub, frame, news, now):
+                self._snapshot_ended(session, sub, now)
+        elif records:
+            self._live(session, sub, records, source, now)
 
     def _gap(self, session: SessionState, sub: Subscription, now: Now) -> None:
         self._effects.append(Note("stream_gap", "warning", {"session_id": session.session_id, "reqid": sub.reqid}))
@@ -209,43 +238,57 @@ class Sessions:
             sub.ended = "failed"
             self._snapshot_ended(session, sub, now)
 
-    def _read(self, session: SessionState, sub: Subscription, frame: Frame, records: list[Raw], now: Now) -> bool:
-        """Judge or keep each record of a frame. Returns whether one of them is new to this stream's paging."""
-        reports = sub.stream == venue.EXECUTION_REPORT
-        in_replay = bool(frame.initial) and sub.ended is None
-        seen: set[str] = set()
-        for raw in records:
-            try:
-                record = venue.read_record(raw)
-            except FrameError as e:
-                self._stats.bad_records += 1
-                if sub.query is not None:
-                    sub.query.spoil(str(e))
-                self._effects.append(
-                    Note("bad_record", "warning", {"session_id": session.session_id, "reason": str(e)})
-                )
-                continue
-            self._book.note(record)
-            if in_replay:
-                seen.add(record.exec_id or record.order_id or "")
-            if not reports:
-                if sub.query is not None:
-                    sub.query.keep(record)
-                continue
-            self._stats.reports.add(record.exec_type or "other")
-            if in_replay:
-                if self._desk.inflight.find(record):
-                    sub.records.append((record, Raw(bytes(raw))))
-                continue
-            if sub.query is None:
-                self._note_report_time(record.timestamp)
-            if not self._desk.apply(record, raw, now, session_id=session.session_id, replayed=False):
-                self._stats.foreign_reports += 1
-        if not in_replay:
+    def _in_snapshot(
+        self, session: SessionState, sub: Subscription, frame: AnyFrame, records: list[Record], source: Source, now: Now
+    ) -> bool:
+        """Keep what a snapshot tells for its end; live frames may come in between. Whether it is new to the paging."""
+        if not frame.initial:
+            self._live(session, sub, records, source, now)
             return False
+        reports, seen = sub.stream == venue.EXECUTION_REPORT, set()
+        raws = _raws(source) if reports else []
+        for index, record in enumerate(records):
+            seen.add(record.exec_id or record.order_id or "")
+            self._book.note(record)
+            if reports:
+                self._stats.reports.add(record.exec_type or "other")
+                if self._desk.inflight.find(record):
+                    sub.records.append((record, Raw(bytes(raws[index]))))
+            elif sub.query is not None:
+                sub.query.keep(record)
         news = not seen <= sub.exec_ids
         sub.exec_ids = seen
         return news
+
+    def _live(self, session: SessionState, sub: Subscription, records: list[Record], source: Source, now: Now) -> None:
+        """Judge each report of a live frame. Most are another's, or came on another session: those cost least."""
+        if sub.stream != venue.EXECUTION_REPORT:
+            for record in records:
+                self._book.note(record)
+                if sub.query is not None:
+                    sub.query.keep(record)
+            return
+        desk, stats, counts, note = self._desk, self._stats, self._stats.reports, self._book.note
+        find, unseen = desk.inflight.find, desk.unseen
+        raws: list[Raw] | None = None
+        for index, record in enumerate(records):
+            counts.add(record.exec_type or "other")
+            if record.timestamp != self._last_report_at and sub.query is None:
+                self._note_report_time(record.timestamp)
+            concerned = find(record)
+            if not concerned:
+                stats.foreign_reports += 1
+                note(record)
+                continue
+            exec_id = record.exec_id
+            if not exec_id:
+                raws = raws or _raws(source)
+                exec_id = exec_id_of(raws[index])
+            cancels = unseen(concerned, exec_id)
+            if cancels:
+                note(record)
+                raws = raws or _raws(source)
+                desk.apply(cancels, record, raws[index], exec_id, now, session_id=session.session_id, replayed=False)
 
     def _note_report_time(self, timestamp: str | None) -> None:
         if timestamp is not None and venue.stamp(timestamp) > venue.stamp(self._last_report_at):
@@ -255,8 +298,11 @@ class Sessions:
         """Judge what a replay told, in the order of its Timestamps: that of the pages is not known (protocol 3.3)."""
         records, sub.records = sub.records, []
         records.sort(key=lambda pair: venue.stamp(pair[0].timestamp))
+        desk = self._desk
         for record, raw in records:
-            self._desk.apply(record, raw, now, session_id=session.session_id, replayed=True)
+            exec_id = record.exec_id or exec_id_of(raw)
+            cancels = desk.unseen(desk.inflight.find(record), exec_id)
+            desk.apply(cancels, record, raw, exec_id, now, session_id=session.session_id, replayed=True)
 
     def _snapshot_ended(self, session: SessionState, sub: Subscription, now: Now) -> None:
         sub.exec_ids = set()
@@ -351,3 +397,7 @@ class Sessions:
     def next_due(self) -> float | None:
         """Monotonic seconds of the next thing ``tick`` would do."""
         return min((s.next_due() for s in self._sessions.values()), default=None)
+
+
+def _raws(source: Source) -> list[Raw]:
+    return source if isinstance(source, list) else venue.raw_records(source)

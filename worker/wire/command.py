@@ -65,7 +65,7 @@ MSGPACK_TYPES: Final = frozenset({"application/msgpack", "application/x-msgpack"
 """The contract's name, the one used before it was registered, and the registered one."""
 
 
-class CancelCommand(Struct, frozen=True):
+class CancelCommand(Struct, frozen=True, gc=False):
     """An ``OrderCancelRequest``: 1 to 1000 items, ``items[i].index == i``, no ClOrdID twice, a command id."""
 
     context: Context

@@ -20,6 +20,9 @@ NAMESPACE: Final = uuid.UUID("6f0d1c2e-98a4-5b1d-8d5c-0c5b1f7a3e21")
 
 _NAMESPACE_BYTES: Final = NAMESPACE.bytes
 
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The first digit of the fourth group, whose upper two bits say which kind of UUID it is (RFC 9562, 4.1)."""
+
 Outcome = Literal[
     "pending_cancel",
     "report",
@@ -70,11 +73,8 @@ def derived_uuid(name: str) -> str:
 
     The same value as ``uuid.uuid5(NAMESPACE, name)``, three times as fast: this runs for every event.
     """
-    digest = bytearray(sha1(_NAMESPACE_BYTES + name.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest())
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    h = digest.hex()
-    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:32]}"
+    h = sha1(_NAMESPACE_BYTES + name.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
+    return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}"
 
 
 def final_id(command_id: str, index: int | str) -> str:

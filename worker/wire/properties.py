@@ -28,7 +28,7 @@ MAX_COUNT: Final = 2**31
 _UNENCODABLE: Final = re.compile("[\ud800-\udfff]")
 
 
-class Properties(Struct, frozen=True):
+class Properties(Struct, frozen=True, gc=False):
     """The AMQP basic properties of one delivery, decoded.
 
     ``headers`` holds str, int, bool, float, aware datetime (AMQP type ``T``), bytes, list, dict and None.
@@ -45,7 +45,7 @@ class Properties(Struct, frozen=True):
     headers: dict[str, object] = {}
 
 
-class Context(Struct, frozen=True):
+class Context(Struct, frozen=True, gc=False):
     """What a command carries besides its cancels: copied into its events (contract section 2, last paragraph).
 
     Times are UTC microseconds since the epoch. Every string can be encoded as UTF-8. ``command_id`` is None only in an
@@ -82,15 +82,24 @@ def read_context(properties: Properties) -> tuple[Context, Rejection | None]:
     if command_id is not None and not is_command_id(command_id):
         refused = rejection("message_id", MESSAGE_ID, command_id)
         command_id = None
-    correlation_id, app_id = _short(properties.correlation_id), _short(properties.app_id)
-    reply_to, user_id = _exact(properties.reply_to), _exact(properties.user_id)
-    if correlation_id is None:
-        correlation_id = command_id
+    correlation_id = (
+        command_id if properties.correlation_id is None else _short(properties.correlation_id) or command_id
+    )
+    app_id = None if properties.app_id is None else _short(properties.app_id)
+    reply_to = None if properties.reply_to is None else _exact(properties.reply_to)
+    user_id = None if properties.user_id is None else _exact(properties.user_id)
     enqueued_us = None
     seconds = properties.timestamp_s
     if seconds is not None and 0 <= seconds <= MAX_US // US_PER_SECOND:  # milliseconds, a common slip, are no time
         enqueued_us = seconds * US_PER_SECOND
-    header = properties.headers.get
+    headers = properties.headers
+    if len(headers) == ("x-delivery-count" in headers):  # no header that a publisher set, as in most commands
+        count = _count(headers.get("x-delivery-count"))
+        plain = Context(
+            command_id, correlation_id, reply_to, user_id, app_id, enqueued_us=enqueued_us, delivery_count=count
+        )
+        return plain, refused
+    header = headers.get
     deadline_us = deadline_text = None
     if (deadline := header("deadline")) is not None:
         try:

@@ -31,22 +31,6 @@ class FrameFault(Struct, frozen=True, gc=False):
     msg: str | None = None
 
 
-class Frame(Struct, gc=False):
-    """One frame of the venue (protocol section 2). ``data`` holds unread records; ``reqid`` is the subscription's."""
-
-    type: str
-    reqid: int | None = None
-    initial: bool | None = None
-    data: list[Raw] | None = None
-    next: str | None = None
-    seq_num: int | None = field(name="seqNum", default=None)
-    seq: int | None = None
-    action: str | None = None
-    ts: str | None = None
-    session_id: str | None = None
-    error: FrameFault | None = None
-
-
 class Record(Struct, gc=False):
     """The deciding fields of an ExecutionReport or an Order record (protocol section 4); absent reads as None.
 
@@ -73,19 +57,69 @@ class Record(Struct, gc=False):
     submit_time: str | None = field(name="SubmitTime", default=None)
 
 
+class _Envelope(Struct, gc=False):
+    type: str
+    reqid: int | None = None
+    initial: bool | None = None
+    next: str | None = None
+    seq_num: int | None = field(name="seqNum", default=None)
+    seq: int | None = None
+    action: str | None = None
+    ts: str | None = None
+    session_id: str | None = None
+    error: FrameFault | None = None
+
+
+class Frame(_Envelope, gc=False):
+    """One frame of the venue (protocol section 2). ``reqid`` is the subscription's, ``data`` its records."""
+
+    data: list[Record] | None = None
+
+
+class UnreadFrame(_Envelope, gc=False):
+    """The same with its records as they came: for a frame in which one of them can't be read."""
+
+    data: list[Raw] | None = None
+
+
+class _Records(Struct, gc=False):
+    data: list[Raw] = []
+
+
 _decode_frame = msgspec.json.Decoder(Frame).decode
+_decode_unread_frame = msgspec.json.Decoder(UnreadFrame).decode
+_decode_records = msgspec.json.Decoder(_Records).decode
 _decode_record = msgspec.json.Decoder(Record).decode
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
-def read_frame(data: bytes) -> Frame:
-    """Read one text message. Raises ``FrameError`` for anything that is not a frame of protocol section 2."""
+def read_frame(message: bytes) -> Frame:
+    """Read one text message and all of its records at once, which is cheapest.
+
+    Raises ``FrameError`` for anything that is not a frame of protocol section 2, and for a single record of the wrong
+    shape: ``read_unread_frame`` then tells which it was.
+    """
     try:
-        if not data.isascii():
-            data.decode()  # the decoder skips bytes that nobody reads, and a report is passed on with all of its own
-        return _decode_frame(data)
+        if not message.isascii():
+            message.decode()  # the decoder skips bytes that nobody reads, and a report is passed on with all of its own
+        return _decode_frame(message)
     except _UNREADABLE as e:
-        raise FrameError(f"unreadable frame of {len(data)} bytes: {type(e).__name__}") from e
+        raise FrameError(f"unreadable frame of {len(message)} bytes: {type(e).__name__}") from e
+
+
+def read_unread_frame(message: bytes) -> UnreadFrame:
+    """Read one text message and leave its records to ``read_record``. Raises ``FrameError``."""
+    try:
+        if not message.isascii():
+            message.decode()
+        return _decode_unread_frame(message)
+    except _UNREADABLE as e:
+        raise FrameError(f"unreadable frame of {len(message)} bytes: {type(e).__name__}") from e
+
+
+def raw_records(message: bytes) -> list[Raw]:
+    """The records of a message that ``read_frame`` has read, in its order, byte for byte."""
+    return _decode_records(message).data
 
 
 def read_record(raw: Raw) -> Record:
@@ -138,9 +172,11 @@ def is_zero(quantity: str | int | float | None) -> bool:
     """True for a quantity that says nothing is left; an absent or unreadable one says nothing."""
     if quantity is None or quantity == "":
         return False
-    if quantity == "0":
-        return True
     if isinstance(quantity, str):
+        if quantity[0] in "123456789":
+            return False
+        if quantity == "0":
+            return True
         digits = quantity.strip().lstrip("+-").replace(".", "", 1)
         return digits.isascii() and digits.isdigit() and not digits.strip("0")
     return quantity == 0
