@@ -181,6 +181,7 @@ class Worker:
             for event in published:
                 runner.event_confirmed(event)
             runner.batch_ended()
+        runner.engine.tick(_now())
 
 
 def _now() -> Now:

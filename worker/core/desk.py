@@ -32,7 +32,7 @@ LEAST_KEPT: Final = 1_000
 LOOKUPS_PER_REJECT: Final = 2
 """How often the venue's history is asked whose hand closed an order, before its reject is the last word."""
 
-Wait = Literal["pending", "running", "lookup", "window", "joined"]
+Wait = Literal["running", "lookup", "window", "joined"]
 
 
 class ReadyClock:
@@ -72,10 +72,12 @@ class Desk:
         self.queues: dict[Lane, LaneQueue] = {"kill": LaneQueue("kill"), "cancel": LaneQueue("cancel")}
         self.doubtful: dict[Lane, list[CancelState]] = {"kill": [], "cancel": []}
         self.ready_clock = ReadyClock()
+        # Waits of one length each, so they come due in the order in which they began: no heap is needed.
         self._unreported: deque[tuple[float, CancelState, int]] = deque()
+        self._pending: deque[tuple[float, CancelState]] = deque()
         self._waits: list[tuple[float, int, Wait, CancelState]] = []
         self._wait_count = 0
-        self._most_unreported = self._most_waits = LEAST_KEPT
+        self._most_kept = LEAST_KEPT
 
     # -- reports
 
@@ -156,7 +158,7 @@ class Desk:
                     working = None if venue.is_zero(record.leaves_qty) else True
                     self._events.report(cancel, "pending_cancel", record, raw, exec_id, working, now)
                 if waits:
-                    self._wait(cancel, Phase.PENDING, now)
+                    self._wait_pending(cancel, now)
             case "none":
                 if not old:
                     self._events.report(cancel, "report", record, raw, exec_id, live, now)
@@ -185,7 +187,7 @@ class Desk:
         """A report that is an answer but not yet an outcome: wait, or ask (contract section 3, reasons 0, 1, 3, 6)."""
         if verdict == "running":
             cancel.fresh = True
-            self._wait(cancel, Phase.RUNNING, now)
+            self._wait_running(cancel, now)
             return
         if verdict == "running_ended":
             self.doubt(cancel, "running_request", now, announce=False)
@@ -230,15 +232,24 @@ class Desk:
 
     def was_sent(self, cancel: CancelState, now: Now) -> None:
         """The cancel's frame was handed to a socket: the first report is due in ``venue.report_timeout``."""
-        cancel.due = now.mono + self._settings.report_timeout
-        self._unreported.append((cancel.due, cancel, cancel.attempt))
+        cancel.due = due = now.mono + self._settings.report_timeout
+        waits = self._unreported
+        while waits and waits[0][1].phase is Phase.FINAL:
+            waits.popleft()  # most end long before their time-out, and would be kept alive by it
+        waits.append((due, cancel, cancel.attempt))
 
-    def _wait(self, cancel: CancelState, phase: Phase, now: Now) -> None:
-        settings = self._settings
-        pending = phase is Phase.PENDING
-        cancel.move(phase)
-        cancel.due = now.mono + (settings.pending_timeout if pending else settings.report_timeout)
-        self._set(cancel.due, "pending" if pending else "running", cancel)
+    def _wait_pending(self, cancel: CancelState, now: Now) -> None:
+        cancel.move(Phase.PENDING)
+        cancel.due = due = now.mono + self._settings.pending_timeout
+        waits = self._pending
+        while waits and waits[0][1].phase is Phase.FINAL:
+            waits.popleft()
+        waits.append((due, cancel))
+
+    def _wait_running(self, cancel: CancelState, now: Now) -> None:
+        cancel.move(Phase.RUNNING)
+        cancel.due = now.mono + self._settings.report_timeout
+        self._set(cancel.due, "running", cancel)
 
     def _set(self, due: float, wait: Wait, cancel: CancelState) -> None:
         self._wait_count += 1
@@ -304,19 +315,24 @@ class Desk:
             _, cancel, attempt = unreported.popleft()
             if cancel.phase is Phase.SENT and cancel.attempt == attempt:
                 self.doubt(cancel, "no_report", now)
+        pending = self._pending
+        while pending and pending[0][0] <= mono:
+            due, cancel = pending.popleft()
+            if cancel.phase is Phase.PENDING and cancel.due == due:
+                self.doubt(cancel, "pending", now)
         while self._waits and self._waits[0][0] <= mono:
             due, _, wait, cancel = heapq.heappop(self._waits)
             self._waited(cancel, wait, due, now)
 
     def _forget_ended(self) -> None:
-        """Drop the waits of ended cancels: most end long before their time-out, and would be kept alive by it."""
-        if len(self._unreported) > self._most_unreported:
-            self._unreported = deque(e for e in self._unreported if e[1].phase is Phase.SENT and e[1].attempt == e[2])
-            self._most_unreported = max(LEAST_KEPT, 2 * len(self._unreported))
-        if len(self._waits) > self._most_waits:
-            self._waits = [e for e in self._waits if e[3].phase is not Phase.FINAL]
-            heapq.heapify(self._waits)
-            self._most_waits = max(LEAST_KEPT, 2 * len(self._waits))
+        """Drop the waits of ended cancels, where one that goes on stands before them."""
+        if len(self._unreported) + len(self._pending) + len(self._waits) <= self._most_kept:
+            return
+        self._unreported = deque(e for e in self._unreported if e[1].phase is Phase.SENT and e[1].attempt == e[2])
+        self._pending = deque(e for e in self._pending if e[1].phase is Phase.PENDING and e[1].due == e[0])
+        self._waits = [e for e in self._waits if e[3].phase is not Phase.FINAL]
+        heapq.heapify(self._waits)
+        self._most_kept = max(LEAST_KEPT, 2 * (len(self._unreported) + len(self._pending) + len(self._waits)))
 
     def _waited(self, cancel: CancelState, wait: Wait, due: float, now: Now) -> None:
         if wait == "lookup":
@@ -327,11 +343,8 @@ class Desk:
         elif wait == "joined":
             if cancel.phase is Phase.PARKED:
                 self.unresolved(cancel, now, "the other cancel that was on its way brought no end")
-        elif cancel.due == due and cancel.phase is (Phase.PENDING if wait == "pending" else Phase.RUNNING):
-            if wait == "pending":
-                self.doubt(cancel, "pending", now)
-            else:
-                self.doubt(cancel, "running_request", now, announce=False)
+        elif cancel.due == due and cancel.phase is Phase.RUNNING:
+            self.doubt(cancel, "running_request", now, announce=False)
 
     def _window_over(self, cancel: CancelState, now: Now) -> None:
         """``venue.doubt_window`` may be used up; only time with a ready session counts."""
@@ -347,10 +360,8 @@ class Desk:
 
     def next_due(self) -> float | None:
         """Monotonic seconds of the next thing ``tick`` would do."""
-        due = self._unreported[0][0] if self._unreported else None
-        if self._waits and (due is None or self._waits[0][0] < due):
-            due = self._waits[0][0]
-        return due
+        dues = [waits[0][0] for waits in (self._unreported, self._pending, self._waits) if waits]
+        return min(dues, default=None)
 
     # -- answers of a look-up
 
@@ -374,9 +385,9 @@ class Desk:
             case "working":
                 self._working(cancel, now)
             case "pending":
-                self._wait(cancel, Phase.PENDING, now)
+                self._wait_pending(cancel, now)
             case "running":
-                self._wait(cancel, Phase.RUNNING, now)
+                self._wait_running(cancel, now)
             case "absent":
                 self._absent(cancel, now)
             case "unclear":
