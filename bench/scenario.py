@@ -154,9 +154,10 @@ class Worker:
         self.runner.consumer_up("cancel")
         for session in SESSIONS:
             self.runner.session_opened(session, session - 1)
-            self.runner.frame_received(session, _json({"type": "hello", "ts": _AT, "session_id": f"BENCH{session}"}))
+            hello = {"type": "hello", "ts": _AT, "session_id": f"BENCH{session}"}
+            self.runner.frames_received(session, [_json(hello)])
             empty = {"reqid": 1, "type": "ExecutionReport", "ts": _AT, "initial": True, "data": []}
-            self.runner.frame_received(session, _json(empty))
+            self.runner.frames_received(session, [_json(empty)])
             self.runner.batch_ended()
         shells.turn()
         assert self.runner.engine.sessions.ready
@@ -172,11 +173,10 @@ class Worker:
                 properties = Properties(content_type="application/json", message_id=cancel.message_id, timestamp_s=1)
                 runner.command_delivered(Delivery("cancel", 1, self._tag), False, properties, cancel.body)
             runner.batch_ended()
-            for cancel in part:
-                for session in SESSIONS:
-                    for frame in cancel.frames:
-                        runner.frame_received(session, frame)
-            runner.batch_ended()
+            frames = [frame for cancel in part for frame in cancel.frames]
+            for session in SESSIONS:
+                runner.frames_received(session, frames)
+                runner.batch_ended()
             published, shells.published = shells.published, []
             for event in published:
                 runner.event_confirmed(event)

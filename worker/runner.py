@@ -367,9 +367,9 @@ class Runner:
         """The venue accepted a log-in."""
         self._step(SessionOpened(session, slot))
 
-    def frame_received(self, session: int, data: bytes) -> None:
-        """One text message of the venue."""
-        self.engine.frame_received(session, data, self._read_at or self._instant())
+    def frames_received(self, session: int, messages: list[bytes]) -> None:
+        """Text messages of the venue."""
+        self.engine.frames_received(session, messages, self._read_at or self._instant())
 
     def session_lost(self, session: int, reason: str) -> None:
         """A session ended."""

@@ -71,7 +71,7 @@ def delivered(delivery: Delivery, body: bytes, properties: Properties, redeliver
 
 def received(session: int, message: bytes) -> Told:
     """A message of the venue came."""
-    return lambda engine, now: engine.frame_received(session, message, now)
+    return lambda engine, now: engine.frames_received(session, [message], now)
 
 
 def confirmed(event: OutEvent) -> Told:

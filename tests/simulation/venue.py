@@ -91,7 +91,7 @@ class Session:
 
     def _hand_over(self, body: bytes) -> None:
         if self.open:
-            self.process.runner.frame_received(self.number, body)
+            self.process.runner.frames_received(self.number, [body])
             self.process.runner.batch_ended()
 
     def cut(self, reason: str) -> None:

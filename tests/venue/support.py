@@ -34,10 +34,12 @@ class Recorder:
     def session_opened(self, session: int, slot: int) -> None:
         self._note("opened", session, slot)
 
-    def frame_received(self, session: int, data: bytes) -> None:
-        assert type(data) is bytes
-        self._note("frame", session, data)
-        self.on_frame(session, data)
+    def frames_received(self, session: int, messages: list[bytes]) -> None:
+        assert messages
+        for data in messages:
+            assert type(data) is bytes
+            self._note("frame", session, data)
+            self.on_frame(session, data)
 
     def session_lost(self, session: int, reason: str) -> None:
         assert_fit_for_people(reason)

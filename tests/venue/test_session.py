@@ -357,18 +357,18 @@ async def test_a_dropped_session_is_lost_in_the_next_turn_and_nothing_comes_from
     assert [session for session, _ in port.of("lost")] == [1, 2]
 
 
-async def test_a_session_dropped_within_a_batch_gives_nothing_more_of_it() -> None:
+async def test_a_session_dropped_within_a_read_gives_what_that_read_brought_and_nothing_after_it() -> None:
     async def behave(peer: Peer) -> None:
         await peer.accept()
-        peer.write(text(b"1") + text(b"2") + text(b"3"))
+        peer.write(text(b"1") + text(b"2") + text(b"3") + close(1000) + text(b"4"))
         await peer.reader.read()
 
     port = Recorder()
     async with RawVenue(behave, stay).listening() as venue, running(settings(venue.port), port) as pool:
         port.on_frame = lambda session, data: pool.drop(session, "enough") if data == b"2" else None
         await port.until(lambda: port.of("lost"))
-    assert port.frames[:2] == [b"1", b"2"]
-    assert b"3" not in port.frames
+    assert port.frames[:3] == [b"1", b"2", b"3"]
+    assert b"4" not in port.frames
     assert port.of("lost")[0] == (1, "enough")
 
 

@@ -27,12 +27,12 @@ class _FirstWord:
     def session_opened(self, session: int, slot: int) -> None:
         """The venue let us in; it has to say hello yet."""
 
-    def frame_received(self, session: int, data: bytes) -> None:
+    def frames_received(self, session: int, messages: list[bytes]) -> None:
         """The first frame has to be the hello."""
         if self.heard.done():
             return
         try:
-            frame = read_frame(data)
+            frame = read_frame(messages[0])
         except FrameError as error:
             self._fail(f"the first frame is unreadable: {error}")
             return

@@ -5,6 +5,7 @@ It lets a mass cancel send before the first snapshot is there. It is no proof of
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from worker.core.cancel import live_after
@@ -26,7 +27,8 @@ class OpenOrders:
 
     def __init__(self, most: int = MOST_ORDERS) -> None:
         self._orders: dict[str, Record] = {}
-        self._closed: dict[str, None] = {}
+        self._closed: set[str] = set()
+        self._closed_first: deque[str] = deque()
         self._most = most
 
     def __len__(self) -> int:
@@ -40,9 +42,11 @@ class OpenOrders:
         live = live_after(record)
         if live is False:
             self._orders.pop(order_id, None)
-            self._closed[order_id] = None  # a replay may tell of its beginning after its end
-            if len(self._closed) > MOST_CLOSED:
-                del self._closed[next(iter(self._closed))]
+            if order_id not in self._closed:  # remembered: a replay may tell of its beginning after its end
+                self._closed.add(order_id)
+                self._closed_first.append(order_id)
+                if len(self._closed) > MOST_CLOSED:
+                    self._closed.remove(self._closed_first.popleft())
         elif live and order_id not in self._orders and order_id not in self._closed:
             self._orders[order_id] = record
             if len(self._orders) > self._most:

@@ -99,13 +99,14 @@ class Desk:
         raw: Raw,
         exec_id: str,
         now: Now,
-        *,
         session_id: str | None,
-        replayed: bool,
+        *,
+        replayed: bool = False,
     ) -> None:
         """Judge one ExecutionReport for each cancel that it concerns and to which it is new (protocol section 6)."""
         for cancel in cancels:
-            cancel.exec_ids = (*cancel.exec_ids[1 - EXEC_IDS_KEPT :], exec_id)
+            seen = cancel.exec_ids
+            cancel.exec_ids = (*seen, exec_id) if len(seen) < EXEC_IDS_KEPT else (*seen[1:], exec_id)
             self._apply_to(cancel, record, raw, exec_id, now, session_id, replayed)
 
     def _apply_to(

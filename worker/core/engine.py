@@ -1,10 +1,10 @@
 """The engine: facts in, effects out. It joins the parts of the core and holds all state of the worker.
 
-``step`` is told what happened and appends what is to be done to ``effects``; ``command_delivered``, ``frame_received``
-and ``event_confirmed`` are the same for the facts that every cancel brings. ``flush`` fills frames with the cancels that
-wait, and is called once per turn of the loop; ``tick`` acts on times that have come. None of them ever waits, so a step
-is atomic. Effects are to be carried out in order and in the same turn: a frame that ``flush`` made was checked against
-its deadline at ``now`` (faults I4).
+``step`` is told what happened and appends what is to be done to ``effects``; so are ``command_delivered``,
+``frames_received`` and ``event_confirmed``, for what every cancel brings. ``flush`` fills frames with the cancels that
+wait, and is called once per turn of the loop; ``tick`` acts on times that have come. None of them ever waits, so a
+step is atomic. Effects are to be carried out in order and in the same turn: a frame that ``flush`` made was checked
+against its deadline at ``now`` (faults I4).
 """
 
 from __future__ import annotations
@@ -103,12 +103,9 @@ class Engine:
         """Take in one fact; what is to be done is appended to ``effects``."""
         self._reactions[type(fact)](fact, now)
 
-    def frame_received(self, session: int, data: bytes, now: Now) -> None:
-        """One whole text message of the venue came on ``session``."""
-        sessions = self.sessions
-        was_ready = sessions.ready
-        sessions.received(session, data, now)
-        if sessions.ready is not was_ready:
+    def frames_received(self, session: int, messages: list[bytes], now: Now) -> None:
+        """Whole text messages of the venue came on ``session``, in this order."""
+        if self.sessions.received(session, messages, now):
             self._readiness_changed(now)
 
     def command_delivered(

@@ -59,6 +59,7 @@ class Subscription:
         "cursors",
         "ended",
         "exec_ids",
+        "next_seq",
         "page_array",
         "page_retried",
         "pages",
@@ -66,7 +67,6 @@ class Subscription:
         "quiet_due",
         "records",
         "reqid",
-        "seq",
         "start_date",
         "stream",
     )
@@ -84,7 +84,7 @@ class Subscription:
         self.pages = 0
         self.cursors: str | None = None
         self.exec_ids: set[str] = set()
-        self.seq: int | None = None
+        self.next_seq: int | None = None
         self.quiet_due = 0.0
         self.ended: Ending | None = None
         self.records: list[tuple[Record, Raw]] = []
@@ -199,12 +199,11 @@ class SessionState:
 
     def has_gap(self, sub: Subscription, frame: Frame | UnreadFrame) -> bool:
         """Whether a frame of the stream went missing before this one (protocol section 8, rule 7)."""
-        seq = frame.seq_num
-        if seq is None and (seq := frame.seq) is None:
+        seq = frame.seq_num if frame.seq_num is not None else frame.seq
+        if seq is None:
             return False
-        last = sub.seq
-        sub.seq = seq
-        return last is not None and seq > last + 1
+        expected, sub.next_seq = sub.next_seq, seq + 1
+        return expected is not None and seq > expected
 
     def advance(self, sub: Subscription, frame: Frame | UnreadFrame, news: bool, now: Now) -> bool:
         """Follow the snapshot after one of its frames: ask for the next page, or note that it ended and return True.
@@ -242,11 +241,6 @@ class SessionState:
         return True
 
     # -- life
-
-    def heard(self, now: Now) -> None:
-        """Any frame is a sign of life."""
-        self.heard_at = now.mono
-        self.pinged_at = None
 
     def tick(self, now: Now) -> list[Subscription]:
         """Ping a quiet line, drop a dead one, and return the subscriptions whose snapshot fell silent."""

@@ -22,7 +22,7 @@ from worker.core.sweeps import Sweeps
 from worker.wire import venue
 from worker.wire.event import CodeError
 from worker.wire.timestamp import format_utc, parse_utc
-from worker.wire.venue import Frame, FrameError, Record, UnreadFrame
+from worker.wire.venue import EXECUTION_REPORT, Frame, FrameError, Record, UnreadFrame, read_frame
 
 REREAD_AT_MOST_EVERY_S: Final = 5.0
 """After unreadable frames the stream is read anew, but no more often than this."""
@@ -53,6 +53,7 @@ class Sessions:
         self._effects = effects
         self._stats = stats
         self._sessions: dict[int, SessionState] = {}
+        self._find = desk.inflight.find
         self._last_report_at: str | None = None
         self._reread_at = -REREAD_AT_MOST_EVERY_S
         self.ready = False
@@ -121,24 +122,40 @@ class Sessions:
     def _unbroken_since(self, mono: float) -> bool:
         return any(s.ready and s.carries_reports and s.ready_since <= mono for s in self._sessions.values())
 
-    def received(self, number: int, message: bytes, now: Now) -> None:
-        """One text message of the venue."""
+    def received(self, number: int, messages: list[bytes], now: Now) -> bool:
+        """Text messages of the venue, in order. Returns whether ``ready`` has changed."""
         session = self._sessions.get(number)
         if session is None:
-            return
-        self._stats.frames_received += 1
-        session.heard(now)
-        try:
-            frame = venue.read_frame(message)
-        except FrameError as e:
-            self._read_apart(session, message, str(e), now)
-            return
-        if frame.type == venue.EXECUTION_REPORT or frame.type == venue.ORDER:
-            self._stream_frame(session, frame, frame.data, message, now)
-        elif frame.type == "hello":
-            self._greeted(session, frame, now)
-        elif frame.type == "error":
-            self._error(session, frame, now)
+            return False
+        self._stats.frames_received += len(messages)
+        session.heard_at = now.mono
+        session.pinged_at = None
+        was_ready = self.ready
+        for message in messages:
+            try:
+                frame = read_frame(message)
+            except FrameError as e:
+                self._read_apart(session, message, str(e), now)
+                continue
+            main, seq = session.main, frame.seq_num
+            if (
+                main is not None
+                and frame.reqid == main.reqid
+                and seq is not None
+                and seq == main.next_seq
+                and main.ended is not None
+                and frame.type == EXECUTION_REPORT
+            ):  # the live report stream goes on: nearly all that ever comes
+                main.next_seq = seq + 1
+                if frame.data:
+                    self._live(session, main, frame.data, message, now)
+            elif frame.type == EXECUTION_REPORT or frame.type == venue.ORDER:
+                self._stream_frame(session, frame, frame.data, message, now)
+            elif frame.type == "hello":
+                self._greeted(session, frame, now)
+            elif frame.type == "error":
+                self._error(session, frame, now)
+        return self.ready is not was_ready
 
     def _read_apart(self, session: SessionState, message: bytes, reason: str, now: Now) -> None:
         """A frame that can't be read as a whole: a record that is at fault harms no other (faults I10)."""
@@ -159,7 +176,7 @@ class Sessions:
                 self._effects.append(
                     Note("bad_record", "warning", {"session_id": session.session_id, "reason": str(e)})
                 )
-        if frame.type in (venue.EXECUTION_REPORT, venue.ORDER):
+        if frame.type in (EXECUTION_REPORT, venue.ORDER):
             records, raws = [record for record, _ in readable], [raw for _, raw in readable]
             self._stream_frame(session, frame, records, raws, now)
 
@@ -245,14 +262,14 @@ class Sessions:
         if not frame.initial:
             self._live(session, sub, records, source, now)
             return False
-        reports, seen = sub.stream == venue.EXECUTION_REPORT, set()
+        reports, seen = sub.stream == EXECUTION_REPORT, set()
         raws = _raws(source) if reports else []
         for index, record in enumerate(records):
             seen.add(record.exec_id or record.order_id or "")
             self._book.note(record)
             if reports:
                 self._stats.reports.add(record.exec_type or "other")
-                if self._desk.inflight.find(record):
+                if self._find(record):
                     sub.records.append((record, Raw(bytes(raws[index]))))
             elif sub.query is not None:
                 sub.query.keep(record)
@@ -262,33 +279,36 @@ class Sessions:
 
     def _live(self, session: SessionState, sub: Subscription, records: list[Record], source: Source, now: Now) -> None:
         """Judge each report of a live frame. Most are another's, or came on another session: those cost least."""
-        if sub.stream != venue.EXECUTION_REPORT:
+        if sub.stream != EXECUTION_REPORT:
             for record in records:
                 self._book.note(record)
                 if sub.query is not None:
                     sub.query.keep(record)
             return
-        desk, stats, counts, note = self._desk, self._stats, self._stats.reports, self._book.note
-        find, unseen = desk.inflight.find, desk.unseen
+        find, stats = self._find, self._stats
+        counts = stats.reports
         raws: list[Raw] | None = None
         for index, record in enumerate(records):
-            counts.add(record.exec_type or "other")
+            try:
+                counts[record.exec_type or "other"] += 1
+            except KeyError:
+                counts["other"] += 1
             if record.timestamp != self._last_report_at and sub.query is None:
                 self._note_report_time(record.timestamp)
             concerned = find(record)
             if not concerned:
                 stats.foreign_reports += 1
-                note(record)
+                self._book.note(record)
                 continue
             exec_id = record.exec_id
             if not exec_id:
                 raws = raws or _raws(source)
                 exec_id = exec_id_of(raws[index])
-            cancels = unseen(concerned, exec_id)
+            cancels = self._desk.unseen(concerned, exec_id)
             if cancels:
-                note(record)
+                self._book.note(record)
                 raws = raws or _raws(source)
-                desk.apply(cancels, record, raws[index], exec_id, now, session_id=session.session_id, replayed=False)
+                self._desk.apply(cancels, record, raws[index], exec_id, now, session.session_id)
 
     def _note_report_time(self, timestamp: str | None) -> None:
         if timestamp is not None and venue.stamp(timestamp) > venue.stamp(self._last_report_at):
@@ -301,8 +321,8 @@ class Sessions:
         desk = self._desk
         for record, raw in records:
             exec_id = record.exec_id or exec_id_of(raw)
-            cancels = desk.unseen(desk.inflight.find(record), exec_id)
-            desk.apply(cancels, record, raw, exec_id, now, session_id=session.session_id, replayed=True)
+            cancels = desk.unseen(self._find(record), exec_id)
+            desk.apply(cancels, record, raw, exec_id, now, session.session_id, replayed=True)
 
     def _snapshot_ended(self, session: SessionState, sub: Subscription, now: Now) -> None:
         sub.exec_ids = set()

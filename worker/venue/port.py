@@ -8,8 +8,8 @@ from typing import Protocol
 class VenuePort(Protocol):
     """The pool's user (the runner). No call is ever made from within ``send``, ``drop`` or ``session_ready``.
 
-    For one session the order is ``session_opened``, any number of ``frame_received``, one ``session_lost``, and nothing
-    after it.
+    For one session the order is ``session_opened``, any number of ``frames_received``, one ``session_lost``, and
+    nothing after it.
     """
 
     def session_opened(self, session: int, slot: int) -> None:
@@ -18,8 +18,10 @@ class VenuePort(Protocol):
         ``session`` counts up and never repeats; ``slot`` is 0 to sessions - 1.
         """
 
-    def frame_received(self, session: int, data: bytes) -> None:
-        """One whole message, put together from its fragments; it need not be valid UTF-8 (faults W11)."""
+    def frames_received(self, session: int, messages: list[bytes]) -> None:
+        """Whole messages, put together from their fragments, as one read brought them; none need be valid UTF-8
+        (faults W11).
+        """
 
     def session_lost(self, session: int, reason: str) -> None:
         """The session ended, whoever ended it. What was sent on it may still arrive (faults W1)."""
