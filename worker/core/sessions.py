@@ -304,11 +304,12 @@ class Sessions:
             if not exec_id:
                 raws = raws or _raws(source)
                 exec_id = exec_id_of(raws[index])
-            cancels = self._desk.unseen(concerned, exec_id)
-            if cancels:
-                self._book.note(record)
-                raws = raws or _raws(source)
-                self._desk.apply(cancels, record, raws[index], exec_id, now, session.session_id)
+            if len(concerned) == 1 and exec_id in concerned[0].exec_ids:
+                stats.duplicate_reports += 1  # it came on another session
+                continue
+            raws = raws or _raws(source)
+            self._book.note(record)
+            self._desk.apply(concerned, record, raws[index], exec_id, now, session.session_id)
 
     def _note_report_time(self, timestamp: str | None) -> None:
         if timestamp is not None and venue.stamp(timestamp) > venue.stamp(self._last_report_at):
