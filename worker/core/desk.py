@@ -81,17 +81,6 @@ class Desk:
 
     # -- reports
 
-    def unseen(self, cancels: Sequence[CancelState], exec_id: str) -> Sequence[CancelState]:
-        """Those of ``cancels`` to which the report with this ExecID is new: it comes on each session and in replays."""
-        if len(cancels) == 1:
-            if exec_id not in cancels[0].exec_ids:
-                return cancels
-            self._stats.duplicate_reports += 1
-            return ()
-        fresh = [cancel for cancel in cancels if exec_id not in cancel.exec_ids]
-        self._stats.duplicate_reports += len(cancels) - len(fresh)
-        return fresh
-
     def apply(
         self,
         cancels: Sequence[CancelState],
@@ -103,9 +92,12 @@ class Desk:
         *,
         replayed: bool = False,
     ) -> None:
-        """Judge one ExecutionReport for each cancel that it concerns and to which it is new (protocol section 6)."""
+        """Judge one ExecutionReport for each cancel that it concerns, if it is new to it (protocol section 6)."""
         for cancel in cancels:
             seen = cancel.exec_ids
+            if exec_id in seen:
+                self._stats.duplicate_reports += 1
+                continue
             cancel.exec_ids = (*seen, exec_id) if len(seen) < EXEC_IDS_KEPT else (*seen[1:], exec_id)
             self._apply_to(cancel, record, raw, exec_id, now, session_id, replayed)
 

@@ -322,8 +322,7 @@ class Sessions:
         desk = self._desk
         for record, raw in records:
             exec_id = record.exec_id or exec_id_of(raw)
-            cancels = desk.unseen(self._find(record), exec_id)
-            desk.apply(cancels, record, raw, exec_id, now, session.session_id, replayed=True)
+            desk.apply(self._find(record), record, raw, exec_id, now, session.session_id, replayed=True)
 
     def _snapshot_ended(self, session: SessionState, sub: Subscription, now: Now) -> None:
         sub.exec_ids = set()
