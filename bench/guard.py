@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from bench.scenario import READ_AT_ONCE, Worker, make_cancels, naive
 
-CPU_BOUND: Final = 2.0
-"""Ours to the reference's. It is about half of that, and less than that if the machine is busy."""
+CPU_BOUND: Final = 1.6
+"""Ours to the reference's. It is about half of that."""
 
-BYTECODE_BOUND: Final = 8_000
+BYTECODE_BOUND: Final = 6_500
 """Per cancel; generous, since Python's versions differ."""
 
 ROUNDS: Final = 40

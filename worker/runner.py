@@ -43,6 +43,7 @@ from worker.core.facts import (
     SessionOpened,
     StopAsked,
 )
+from worker.core.outbox import LANES
 from worker.wire.command import Lane, Properties
 
 TICK_S: Final = 0.05
@@ -56,6 +57,7 @@ class ConsumerLike(Protocol):
 
     def consume(self, on: bool) -> None: ...
     def settle(self, delivery: Delivery, how: Settlement) -> None: ...
+    def flush(self) -> None: ...
 
 
 class PublisherLike(Protocol):
@@ -63,6 +65,7 @@ class PublisherLike(Protocol):
 
     def publish(self, event: OutEvent) -> None: ...
     def reply(self, event: OutEvent, queue: str) -> None: ...
+    def flush(self) -> None: ...
 
 
 class PoolLike(Protocol):
@@ -129,6 +132,7 @@ class Runner:
         self._loop = loop
         self._consumers: dict[Lane, ConsumerLike] = {}
         self._publishers: dict[Lane, PublisherLike] = {}
+        self._links: list[PublisherLike | ConsumerLike] = []  # kill lane first
         self._pool: PoolLike
         self._timer: Timer | None = None
         self._tick_due = 0.0
@@ -152,6 +156,7 @@ class Runner:
     ) -> None:
         """The shells that carry out effects."""
         self._consumers, self._publishers, self._pool = consumers, publishers, pool
+        self._links = [part[lane] for lane in LANES for part in (publishers, consumers) if lane in part]
 
     def start(self) -> None:
         """Begin to look at the clock."""
@@ -204,6 +209,8 @@ class Runner:
         self.engine.flush(self._now())
         self._perform()
         self._pool.flush()
+        for link in self._links:
+            link.flush()
 
     def _perform(self) -> None:
         effects, carry_out = self.engine.effects, self._carry_out

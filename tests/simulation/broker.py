@@ -221,6 +221,9 @@ class ConsumerPort:
         if self.up and delivery.epoch == self.epoch:
             self.process.runner.command_delivered(delivery, redelivered, properties, body)
 
+    def flush(self) -> None:
+        """Settlements leave as they are made."""
+
     def settle(self, delivery: Delivery, how: Settlement) -> None:
         """Checked when it is asked for (I1), carried out a little later unless the link dies first."""
         broker = self.broker
@@ -301,8 +304,12 @@ class PublisherPort:
                 self.process.runner.event_nacked(event)
             else:
                 self.process.runner.event_returned(event, 312, "NO_ROUTE")
+            self.process.runner.batch_ended()
 
         world.after(world.delay(0.0, 0.02), arrive)
+
+    def flush(self) -> None:
+        """Events leave as they are published."""
 
     def reply(self, event: OutEvent, queue: str) -> None:
         """Best effort; nothing depends on it."""

@@ -106,6 +106,11 @@ class Consumer:
             stats.dead_letters += 1
             self._write(encode_nack(CHANNEL, delivery.tag, requeue=False))
 
+    def flush(self) -> None:
+        """Hand the settlements to the socket, now."""
+        if self._link is not None:
+            self._link.flush()
+
     # -- up and down --------------------------------------------------------------------------------------------
 
     async def _attempt(self) -> None:

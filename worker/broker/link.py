@@ -229,16 +229,23 @@ class Link(asyncio.Protocol):
     # -- out ----------------------------------------------------------------------------------------------------
 
     def write(self, frames: bytes) -> None:
-        """Whole frames, handed to the socket at the end of this turn of the loop. Nothing happens on a lost link."""
+        """Whole frames, handed to the socket at ``flush``, or else at the end of this turn of the loop.
+
+        Nothing happens on a lost link.
+        """
         if self._state == "lost":
             return
         self._out.append(frames)
         if not self._flush_due:
             self._flush_due = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._turn_ended)
 
-    def _flush(self) -> None:
+    def _turn_ended(self) -> None:
         self._flush_due = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand what was written to the socket, in one piece."""
         if self._out and self._transport is not None:
             data = b"".join(self._out)
             self._out.clear()
@@ -348,7 +355,7 @@ class Link(asyncio.Protocol):
         if method == methods.CONNECTION_CLOSE:
             close = methods.read_close(arguments)
             self.write(methods.encode_method(0, methods.CONNECTION_CLOSE_OK))
-            self._flush()
+            self.flush()
             text = f"the broker closed the connection: {close.text} ({close.code})"
             expected = self._answers.get(0)
             if self._state == "starting" and close.code in _REFUSALS and expected and not expected[1].done():

@@ -131,6 +131,11 @@ class Publisher:
         self.stats.published += 1
         write(frames)
 
+    def flush(self) -> None:
+        """Hand what was published to the socket, now."""
+        if self._link is not None:
+            self._link.flush()
+
     def reply(self, event: OutEvent, queue: str) -> None:
         """Publish to ``queue`` through the default AMQP exchange, best effort: what becomes of it is only counted."""
         if self._write is None or not self._replies_open:
