@@ -287,7 +287,7 @@ def _reject_code(record: Record) -> int | None:
     if code is None and record.exec_type == "Rejected":
         # A cancel refused as a message may carry the order's reason instead: 5 unknown order, 6 duplicate (FIX 103).
         code = {5: venue.UNKNOWN_ORDER, 6: venue.DUPLICATE_CL_ORD_ID}.get(
-            venue.reason_code(record.ord_rej_reason) or -1
+            venue.order_reason_code(record.ord_rej_reason) or -1
         )
     return code
 

@@ -22,10 +22,13 @@ from worker.core.sweeps import Sweeps
 from worker.wire import venue
 from worker.wire.event import CodeError
 from worker.wire.timestamp import format_utc, parse_utc
-from worker.wire.venue import Frame, FrameError
+from worker.wire.venue import Frame, FrameError, Record
 
 REREAD_AT_MOST_EVERY_S: Final = 5.0
 """After unreadable frames the stream is read anew, but no more often than this."""
+
+WORDS_MET: Final = 64
+"""So many different unknown words of the venue are logged, each once."""
 
 
 class Sessions:
@@ -51,6 +54,7 @@ class Sessions:
         self._sessions: dict[int, SessionState] = {}
         self._last_report_at: str | None = None
         self._reread_at = -REREAD_AT_MOST_EVERY_S
+        self._words_met: set[tuple[str, str | None]] = set()
         self.ready = False
         self.last_ready_mono: float | None = None
         self.last_loss: str | None = None
@@ -232,7 +236,7 @@ class Sessions:
                 if sub.query is not None:
                     sub.query.keep(record)
                 continue
-            self._stats.reports.add(record.exec_type or "other")
+            self._count(record)
             if in_replay:
                 if self._desk.inflight.find(record):
                     sub.records.append((record, Raw(bytes(raw))))
@@ -246,6 +250,22 @@ class Sessions:
         news = not seen <= sub.exec_ids
         sub.exec_ids = seen
         return news
+
+    def _count(self, record: Record) -> None:
+        """Count a report; a word that no page lists is logged when it is met first (protocol 5.1, 5.2)."""
+        exec_type, reports = record.exec_type or "other", self._stats.reports
+        if exec_type in reports:
+            reports[exec_type] += 1
+        else:
+            reports["other"] += 1
+            self._meet("ExecType", exec_type)
+        if not venue.status_is_known(record.ord_status):
+            self._meet("OrdStatus", record.ord_status)
+
+    def _meet(self, field: str, word: str | None) -> None:
+        if (field, word) not in self._words_met and len(self._words_met) < WORDS_MET:
+            self._words_met.add((field, word))
+            self._effects.append(Note("unknown_word", "warning", {"field": field, "word": f"{word!a:.100}"}))
 
     def _note_report_time(self, timestamp: str | None) -> None:
         if timestamp is not None and venue.stamp(timestamp) > venue.stamp(self._last_report_at):

@@ -1,14 +1,16 @@
 """The venue's wire format: frames in, frames out, and what the words in a record mean (protocol sections 2 to 5).
 
-Decoding is tolerant where the protocol's pages disagree or are silent: unknown fields and words pass, a sequence number
-may be called ``seqNum`` or ``seq``, a reject reason may be a word, a number or a number in quotes. A record travels as
-``msgspec.Raw`` so that a report can be passed on byte for byte; only the fields needed to decide are read.
+Decoding is tolerant where the protocol's pages disagree or are silent: unknown fields and words pass, a sequence
+number may be called ``seqNum`` or ``seq``, a reject reason may be a word, a number or a number in quotes, and a field
+of a type that nobody expects reads as absent, unless a decision hangs on it. A record travels as ``msgspec.Raw`` so
+that a report can be passed on byte for byte; only the fields needed to decide are read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -73,8 +75,40 @@ class Record(Struct, gc=False):
     submit_time: str | None = field(name="SubmitTime", default=None)
 
 
-_decode_frame = msgspec.json.Decoder(Frame).decode
-_decode_record = msgspec.json.Decoder(Record).decode
+_Read = TypeVar("_Read", Frame, Record, FrameFault)
+
+
+def _reader(
+    kind: type[_Read], deciding: frozenset[str], nested: dict[str, Callable[[Raw], Any]] | None = None
+) -> Callable[[bytes | Raw], _Read]:
+    """Reads JSON as ``kind``. A field of another type than expected is absent; one of ``deciding`` makes it raise."""
+    decode = msgspec.json.Decoder(kind).decode
+    fields = {f.encode_name: f for f in msgspec.structs.fields(kind)}
+    decoders = {name: msgspec.json.Decoder(f.type).decode for name, f in fields.items()} | (nested or {})
+    split = msgspec.json.Decoder(dict[str, Raw]).decode
+
+    def read(data: bytes | Raw) -> _Read:
+        try:
+            return decode(data)
+        except msgspec.ValidationError:
+            parts = split(data)
+            if any(f.required and name not in parts for name, f in fields.items()):
+                raise
+            values = {}
+            for name in fields.keys() & parts.keys():
+                try:
+                    values[fields[name].name] = decoders[name](parts[name])
+                except msgspec.ValidationError:
+                    if name in deciding:
+                        raise
+            return kind(**values)
+
+    return read
+
+
+_decode_fault = _reader(FrameFault, frozenset())
+_decode_frame = _reader(Frame, frozenset({"type", "reqid", "data", "next"}), {"error": _decode_fault})
+_decode_record = _reader(Record, frozenset({"ClOrdID", "OrderID", "ExecType", "OrdStatus"}))
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
@@ -104,6 +138,7 @@ _PENDING: Final = frozenset({"PendingCancel", "PendingReplace"})
 _KNOWN_OPEN: Final = frozenset(
     {"PendingNew", "New", "PartiallyFilled", "PendingCancel", "PendingReplace", "Replaced", "Stopped", "Suspended"}
 )
+_KNOWN: Final = _CLOSED | _CLOSED_UNLESS_GTC | _KNOWN_OPEN
 
 _REASON_WORDS: Final = {
     "toolatetocancel": 0,
@@ -117,6 +152,7 @@ _REASON_WORDS: Final = {
     "duplicateclordid": 6,
     "other": 99,
 }
+_ORDER_REASON_WORDS: Final = {"unknownorder": 5, "duplicateorder": 6}
 
 TOO_LATE, UNKNOWN_ORDER, ALREADY_PENDING, DUPLICATE_CL_ORD_ID = 0, 1, 3, 6
 """CxlRejReason, FIX tag 102 (protocol 5.4)."""
@@ -124,13 +160,22 @@ TOO_LATE, UNKNOWN_ORDER, ALREADY_PENDING, DUPLICATE_CL_ORD_ID = 0, 1, 3, 6
 
 def reason_code(reason: str | int | float | None) -> int | None:
     """CxlRejReason as its FIX code, from a number, a number in quotes or a word (protocol 5.4); None if unknown."""
+    return _code(reason, _REASON_WORDS)
+
+
+def order_reason_code(reason: str | int | float | None) -> int | None:
+    """OrdRejReason as its FIX code (protocol 5.5), likewise. Of the words only those that may speak of a cancel."""
+    return _code(reason, _ORDER_REASON_WORDS)
+
+
+def _code(reason: str | int | float | None, words: dict[str, int]) -> int | None:
     if reason is None:
         return None
     if isinstance(reason, str):
         word = reason.strip()
         if word.isascii() and word.isdigit() and len(word) <= 4:
             return int(word)
-        return _REASON_WORDS.get("".join(c for c in word if c.isalnum()).lower())
+        return words.get("".join(c for c in word if c.isalnum()).lower())
     return int(reason) if reason == reason and abs(reason) < 10_000 and reason == int(reason) else None
 
 
@@ -177,6 +222,11 @@ def status_is_closed(record: Record) -> bool:
 def status_is_known_open(status: str | None) -> bool:
     """Whether OrdStatus is one of the words for an open order; false for an unknown or missing word."""
     return status in _KNOWN_OPEN or status in _CLOSED_UNLESS_GTC
+
+
+def status_is_known(status: str | None) -> bool:
+    """Whether OrdStatus is a word of protocol 5.2, or missing."""
+    return status is None or status in _KNOWN
 
 
 def is_filled(record: Record) -> bool:
