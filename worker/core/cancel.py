@@ -22,7 +22,7 @@ from msgspec import Raw, Struct
 from worker.wire import venue
 from worker.wire.command import CancelItem, derive_cl_ord_id, derive_sweep_cl_ord_id
 from worker.wire.event import CodeError, EventError, OrderState, RejectError, Sent
-from worker.wire.venue import Record
+from worker.wire.venue import Ids, Record
 
 if TYPE_CHECKING:
     from worker.core.command import CommandState
@@ -203,7 +203,7 @@ Verdict = Literal[
 ]
 
 
-def concerns(cancel: CancelState, record: Record) -> bool:
+def concerns(cancel: CancelState, record: Record | Ids) -> bool:
     """Whether the OrderIDs agree where both are known: otherwise the record settles nothing here (contract 4.2)."""
     known = cancel.order_id
     return known is None or venue.names_no_order(record.order_id) or record.order_id == known

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Final
 
 from worker.core.cancel import CancelState, concerns
-from worker.wire.venue import Record, names_no_order
+from worker.wire.venue import Ids, Record, names_no_order
 
 _NONE: Final[tuple[CancelState, ...]] = ()
 
@@ -101,7 +101,7 @@ class Inflight:
         while len(self._ended) > self._remember:
             self.drop(self._ended.popleft())
 
-    def find(self, record: Record) -> list[CancelState] | tuple[CancelState, ...]:
+    def find(self, record: Record | Ids) -> list[CancelState] | tuple[CancelState, ...]:
         """Every cancel that ``record`` concerns, by any of the three matches of protocol section 6."""
         found = self._by_request.get(record.cl_ord_id) if record.cl_ord_id is not None else None
         order_id = record.order_id

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Final, NamedTuple
+
 from worker.config import Venue
 from worker.core.cancel import CancelState, Phase
 from worker.core.clock import Now
 from worker.core.desk import Desk
 from worker.core.outbox import LANES
-from worker.core.reconcile import MOST, Inquiry, Query, conclude, lookup_start, start_date
+from worker.core.reconcile import FEW, MOST, Inquiry, Query, conclude, lookup_start, start_date
 from worker.core.session import SessionState, Subscription
 from worker.core.stats import Stats
 from worker.wire import venue
 from worker.wire.command import Lane
+
+GATHER_S: Final = 0.25
+"""After a look-up of many cancels the next one waits until as many are doubtful again, but no longer than this.
+
+What one prefetch brought is settled within a moment, and the next comes in as many pieces as its acks: one replay for
+all of them costs the venue and us as much as one for each piece.
+"""
+
+
+class Gathering(NamedTuple):
+    """The lane's next look-up begins when ``many`` cancels wait for it, or at ``due`` (monotonic seconds)."""
+
+    many: int
+    due: float
 
 
 class Lookups:
@@ -22,16 +38,33 @@ class Lookups:
         self._desk = desk
         self._stats = stats
         self._running: dict[Lane, Inquiry] = {}
+        self._gathering: dict[Lane, Gathering] = {}
 
     def wanted(self) -> bool:
-        """Whether ``start`` would find something to ask about."""
+        """Whether ``start`` may find something to ask about."""
         return any(self._desk.doubtful[lane] and lane not in self._running for lane in LANES)
+
+    def next_due(self) -> float | None:
+        """Monotonic seconds at which cancels that are gathered are asked about, however many they are."""
+        waiting = (lane for lane in LANES if self._desk.doubtful[lane] and lane not in self._running)
+        return min((self._gathering[lane].due for lane in waiting if lane in self._gathering), default=None)
+
+    def _is_due(self, lane: Lane, now: Now) -> bool:
+        if lane in self._running or not self._desk.doubtful[lane]:
+            return False
+        gathering = self._gathering.get(lane)
+        if gathering is None:
+            return True
+        if now.mono < gathering.due and len(self._desk.doubtful[lane]) < gathering.many:
+            return False
+        del self._gathering[lane]
+        return True
 
     def start(self, session: SessionState, now: Now) -> None:
         """Begin an inquiry for each lane that has doubtful cancels and none running."""
         for lane in LANES:
-            doubtful = self._desk.doubtful[lane]
-            if doubtful and lane not in self._running:
+            if self._is_due(lane, now):
+                doubtful = self._desk.doubtful[lane]
                 batch, self._desk.doubtful[lane] = doubtful[:MOST], doubtful[MOST:]
                 cancels = list(dict.fromkeys(c for c in batch if c.phase is Phase.DOUBT))
                 if cancels:
@@ -65,6 +98,8 @@ class Lookups:
             self._ask(inquiry, inquiry.order_queries(), now)
         if not inquiry.open_queries:
             del self._running[inquiry.lane]
+            if len(inquiry.cancels) > FEW:
+                self._gathering[inquiry.lane] = Gathering(len(inquiry.cancels), now.mono + GATHER_S)
 
     def _conclude(self, inquiry: Inquiry, query: Query, now: Now) -> None:
         whole_list = query.order_id is None and query.symbol is None

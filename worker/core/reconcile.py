@@ -17,7 +17,7 @@ from worker.core.session import Ending, SessionState
 from worker.wire import venue
 from worker.wire.command import Lane
 from worker.wire.timestamp import format_utc
-from worker.wire.venue import Record
+from worker.wire.venue import Ids, Record
 
 FEW: Final = 8
 """Up to so many doubtful cancels with an OrderID are asked for one by one (contract section 6)."""
@@ -58,10 +58,15 @@ class Query:
         """A record could not be read: absence is not proven any more."""
         self.spoiled = True
 
-    def keep(self, record: Record) -> None:
-        """Keep an Order record if it is one that the query is after: the newest per OrderID."""
+    def wants(self, record: Record | Ids) -> bool:
+        """Whether an Order record is one that the query is after."""
         order_id = record.order_id
-        if order_id is None or not (order_id == self.order_id or self.inquiry.is_about(record)):
+        return order_id is not None and (order_id == self.order_id or self.inquiry.is_about(record))
+
+    def keep(self, record: Record) -> None:
+        """Keep an Order record that the query is after: the newest per OrderID."""
+        order_id = record.order_id
+        if order_id is None or not self.wants(record):
             return
         there = self.records.get(order_id)
         if there is None or venue.stamp(record.timestamp) >= venue.stamp(there.timestamp):
@@ -102,7 +107,7 @@ class Inquiry:
             i for c in cancels if c.order_id is None for i in (*c.client_ids, c.cl_ord_id, *c.earlier_ids)
         }
 
-    def is_about(self, record: Record) -> bool:
+    def is_about(self, record: Record | Ids) -> bool:
         """Whether an Order record may be the target of one of the cancels."""
         return (
             record.order_id in self._order_ids

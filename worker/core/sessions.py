@@ -14,7 +14,7 @@ from worker.core.desk import Desk
 from worker.core.effects import Effect, Note, SessionIsReady
 from worker.core.facts import FrameReceived, SessionLost, SessionOpened
 from worker.core.lookups import Lookups
-from worker.core.reconcile import start_date
+from worker.core.reconcile import Query, start_date
 from worker.core.session import SentFrame, SessionState, Subscription
 from worker.core.stats import Stats
 from worker.core.sweep import Snapshot
@@ -22,7 +22,7 @@ from worker.core.sweeps import Sweeps
 from worker.wire import venue
 from worker.wire.event import CodeError
 from worker.wire.timestamp import format_utc, parse_utc
-from worker.wire.venue import Frame, FrameError, Record
+from worker.wire.venue import Frame, FrameError, Ids, Record
 
 REREAD_AT_MOST_EVERY_S: Final = 5.0
 """After unreadable frames the stream is read anew, but no more often than this."""
@@ -215,12 +215,14 @@ class Sessions:
 
     def _read(self, session: SessionState, sub: Subscription, frame: Frame, records: list[Raw], now: Now) -> bool:
         """Judge or keep each record of a frame. Returns whether one of them is new to this stream's paging."""
-        reports = sub.stream == venue.EXECUTION_REPORT
         in_replay = bool(frame.initial) and sub.ended is None
         seen: set[str] = set()
         for raw in records:
             try:
-                record = venue.read_record(raw)
+                if in_replay:
+                    seen.add(self._replayed(sub, raw))
+                else:
+                    self._live(session, sub, venue.read_record(raw), raw, now)
             except FrameError as e:
                 self._stats.bad_records += 1
                 if sub.query is not None:
@@ -228,28 +230,50 @@ class Sessions:
                 self._effects.append(
                     Note("bad_record", "warning", {"session_id": session.session_id, "reason": str(e)})
                 )
-                continue
-            self._book.note(record)
-            if in_replay:
-                seen.add(record.exec_id or record.order_id or "")
-            if not reports:
-                if sub.query is not None:
-                    sub.query.keep(record)
-                continue
-            self._count(record)
-            if in_replay:
-                if self._desk.inflight.find(record):
-                    sub.records.append((record, Raw(bytes(raw))))
-                continue
-            if sub.query is None:
-                self._note_report_time(record.timestamp)
-            if not self._desk.apply(record, raw, now, session_id=session.session_id, replayed=False):
-                self._stats.foreign_reports += 1
         if not in_replay:
             return False
         news = not seen <= sub.exec_ids
         sub.exec_ids = seen
         return news
+
+    def _replayed(self, sub: Subscription, raw: Raw) -> str:
+        """One record of a snapshot: kept if somebody asked for it. Returns what tells it apart in paging.
+
+        A look-up among thousands of orders brings mostly records of no concern: of those the ids are read alone.
+        """
+        query = sub.query
+        if isinstance(query, Query):
+            ids = venue.read_ids(raw)
+            told = ids.exec_id or ids.order_id or ""
+            if not (self._is_news(ids) if sub.stream == venue.EXECUTION_REPORT else query.wants(ids)):
+                return told
+        record = venue.read_record(raw)
+        self._book.note(record)
+        if sub.stream == venue.EXECUTION_REPORT:
+            self._count(record)
+            if self._is_news(record):
+                sub.records.append((record, Raw(bytes(raw))))
+        elif query is not None:
+            query.keep(record)
+        return record.exec_id or record.order_id or ""
+
+    def _is_news(self, record: Record | Ids) -> bool:
+        """Whether a replayed report concerns a cancel that is in flight, or tells an ended one what it has not had."""
+        return any(
+            c.phase is not Phase.FINAL or record.exec_id not in c.exec_ids for c in self._desk.inflight.find(record)
+        )
+
+    def _live(self, session: SessionState, sub: Subscription, record: Record, raw: Raw, now: Now) -> None:
+        self._book.note(record)
+        if sub.stream != venue.EXECUTION_REPORT:
+            if sub.query is not None:
+                sub.query.keep(record)
+            return
+        self._count(record)
+        if sub.query is None:
+            self._note_report_time(record.timestamp)
+        if not self._desk.apply(record, raw, now, session_id=session.session_id, replayed=False):
+            self._stats.foreign_reports += 1
 
     def _count(self, record: Record) -> None:
         """Count a report; a word that no page lists is logged when it is met first (protocol 5.1, 5.2)."""

@@ -75,7 +75,16 @@ class Record(Struct, gc=False):
     submit_time: str | None = field(name="SubmitTime", default=None)
 
 
-_Read = TypeVar("_Read", Frame, Record, FrameFault)
+class Ids(Struct, gc=False):
+    """The ids of a record and nothing else: enough to pass over a record of no concern, and much cheaper to read."""
+
+    cl_ord_id: str | None = field(name="ClOrdID", default=None)
+    order_id: str | None = field(name="OrderID", default=None)
+    exec_id: str | None = field(name="ExecID", default=None)
+    orig_cl_ord_id: str | None = field(name="OrigClOrdID", default=None)
+
+
+_Read = TypeVar("_Read", Frame, Record, Ids, FrameFault)
 
 
 def _reader(
@@ -109,6 +118,7 @@ def _reader(
 _decode_fault = _reader(FrameFault, frozenset())
 _decode_frame = _reader(Frame, frozenset({"type", "reqid", "data", "next"}), {"error": _decode_fault})
 _decode_record = _reader(Record, frozenset({"ClOrdID", "OrderID", "ExecType", "OrdStatus"}))
+_decode_ids = _reader(Ids, frozenset({"ClOrdID", "OrderID"}))
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
@@ -126,6 +136,14 @@ def read_record(raw: Raw) -> Record:
     """Read one record of a stream frame. Raises ``FrameError``; its neighbours are unharmed (faults I10)."""
     try:
         return _decode_record(raw)
+    except _UNREADABLE as e:
+        raise FrameError(f"unreadable record: {type(e).__name__}") from e
+
+
+def read_ids(raw: Raw) -> Ids:
+    """Read the ids of one record. Raises ``FrameError``."""
+    try:
+        return _decode_ids(raw)
     except _UNREADABLE as e:
         raise FrameError(f"unreadable record: {type(e).__name__}") from e
 
