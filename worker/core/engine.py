@@ -312,6 +312,7 @@ class Engine:
         self.sessions.tick(now)
         self._steer()  # a snapshot may have ended by its timer
         self.desk.tick(now)
+        self.lookups.tick(now)
         self.outbox.tick(now)
         self._announce(now)
         if now.mono >= self._release_due:
