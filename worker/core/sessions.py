@@ -215,14 +215,15 @@ class Sessions:
 
     def _read(self, session: SessionState, sub: Subscription, frame: Frame, records: list[Raw], now: Now) -> bool:
         """Judge or keep each record of a frame. Returns whether one of them is new to this stream's paging."""
+        reports = sub.stream == venue.EXECUTION_REPORT
         in_replay = bool(frame.initial) and sub.ended is None
         seen: set[str] = set()
         for raw in records:
             try:
                 if in_replay:
                     seen.add(self._replayed(sub, raw))
-                else:
-                    self._live(session, sub, venue.read_record(raw), raw, now)
+                    continue
+                record = venue.read_record(raw)
             except FrameError as e:
                 self._stats.bad_records += 1
                 if sub.query is not None:
@@ -230,6 +231,17 @@ class Sessions:
                 self._effects.append(
                     Note("bad_record", "warning", {"session_id": session.session_id, "reason": str(e)})
                 )
+                continue
+            self._book.note(record)
+            if not reports:
+                if sub.query is not None:
+                    sub.query.keep(record)
+                continue
+            self._count(record)
+            if sub.query is None:
+                self._note_report_time(record.timestamp)
+            if not self._desk.apply(record, raw, now, session_id=session.session_id, replayed=False):
+                self._stats.foreign_reports += 1
         if not in_replay:
             return False
         news = not seen <= sub.exec_ids
@@ -263,33 +275,18 @@ class Sessions:
             c.phase is not Phase.FINAL or record.exec_id not in c.exec_ids for c in self._desk.inflight.find(record)
         )
 
-    def _live(self, session: SessionState, sub: Subscription, record: Record, raw: Raw, now: Now) -> None:
-        self._book.note(record)
-        if sub.stream != venue.EXECUTION_REPORT:
-            if sub.query is not None:
-                sub.query.keep(record)
-            return
-        self._count(record)
-        if sub.query is None:
-            self._note_report_time(record.timestamp)
-        if not self._desk.apply(record, raw, now, session_id=session.session_id, replayed=False):
-            self._stats.foreign_reports += 1
-
     def _count(self, record: Record) -> None:
         """Count a report; a word that no page lists is logged when it is met first (protocol 5.1, 5.2)."""
         exec_type, reports = record.exec_type or "other", self._stats.reports
-        if exec_type in reports:
+        if exec_type in reports and record.ord_status in venue.STATUSES:
             reports[exec_type] += 1
-        else:
-            reports["other"] += 1
-            self._meet("ExecType", exec_type)
-        if not venue.status_is_known(record.ord_status):
-            self._meet("OrdStatus", record.ord_status)
-
-    def _meet(self, field: str, word: str | None) -> None:
-        if (field, word) not in self._words_met and len(self._words_met) < WORDS_MET:
-            self._words_met.add((field, word))
-            self._effects.append(Note("unknown_word", "warning", {"field": field, "word": f"{word!a:.100}"}))
+            return
+        reports.add(exec_type)
+        for name, word in (("ExecType", record.exec_type), ("OrdStatus", record.ord_status)):
+            known = word is None or word in (reports if name == "ExecType" else venue.STATUSES)
+            if not known and (name, word) not in self._words_met and len(self._words_met) < WORDS_MET:
+                self._words_met.add((name, word))
+                self._effects.append(Note("unknown_word", "warning", {"field": name, "word": f"{word!a:.100}"}))
 
     def _note_report_time(self, timestamp: str | None) -> None:
         if timestamp is not None and venue.stamp(timestamp) > venue.stamp(self._last_report_at):

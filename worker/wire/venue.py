@@ -87,38 +87,38 @@ class Ids(Struct, gc=False):
 _Read = TypeVar("_Read", Frame, Record, Ids, FrameFault)
 
 
-def _reader(
+def _by_field(
     kind: type[_Read], deciding: frozenset[str], nested: dict[str, Callable[[Raw], Any]] | None = None
 ) -> Callable[[bytes | Raw], _Read]:
-    """Reads JSON as ``kind``. A field of another type than expected is absent; one of ``deciding`` makes it raise."""
-    decode = msgspec.json.Decoder(kind).decode
+    """Reads JSON as ``kind`` field by field: one of another type than expected is absent, unless it is ``deciding``."""
     fields = {f.encode_name: f for f in msgspec.structs.fields(kind)}
     decoders = {name: msgspec.json.Decoder(f.type).decode for name, f in fields.items()} | (nested or {})
     split = msgspec.json.Decoder(dict[str, Raw]).decode
 
     def read(data: bytes | Raw) -> _Read:
-        try:
-            return decode(data)
-        except msgspec.ValidationError:
-            parts = split(data)
-            if any(f.required and name not in parts for name, f in fields.items()):
-                raise
-            values = {}
-            for name in fields.keys() & parts.keys():
-                try:
-                    values[fields[name].name] = decoders[name](parts[name])
-                except msgspec.ValidationError:
-                    if name in deciding:
-                        raise
-            return kind(**values)
+        parts = split(data)
+        values = {}
+        for name in fields.keys() & parts.keys():
+            try:
+                values[fields[name].name] = decoders[name](parts[name])
+            except msgspec.ValidationError:
+                if name in deciding:
+                    raise
+        if any(f.required and f.name not in values for f in fields.values()):
+            raise msgspec.ValidationError("a required field is missing")
+        return kind(**values)
 
     return read
 
 
-_decode_fault = _reader(FrameFault, frozenset())
-_decode_frame = _reader(Frame, frozenset({"type", "reqid", "data", "next"}), {"error": _decode_fault})
-_decode_record = _reader(Record, frozenset({"ClOrdID", "OrderID", "ExecType", "OrdStatus"}))
-_decode_ids = _reader(Ids, frozenset({"ClOrdID", "OrderID"}))
+_decode_frame = msgspec.json.Decoder(Frame).decode
+_decode_record = msgspec.json.Decoder(Record).decode
+_decode_ids = msgspec.json.Decoder(Ids).decode
+_frame_by_field = _by_field(
+    Frame, frozenset({"type", "reqid", "data", "next"}), {"error": _by_field(FrameFault, frozenset())}
+)
+_record_by_field = _by_field(Record, frozenset({"ClOrdID", "OrderID", "ExecType", "OrdStatus"}))
+_ids_by_field = _by_field(Ids, frozenset({"ClOrdID", "OrderID"}))
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
@@ -127,7 +127,10 @@ def read_frame(data: bytes) -> Frame:
     try:
         if not data.isascii():
             data.decode()  # the decoder skips bytes that nobody reads, and a report is passed on with all of its own
-        return _decode_frame(data)
+        try:
+            return _decode_frame(data)
+        except msgspec.ValidationError:
+            return _frame_by_field(data)
     except _UNREADABLE as e:
         raise FrameError(f"unreadable frame of {len(data)} bytes: {type(e).__name__}") from e
 
@@ -135,7 +138,10 @@ def read_frame(data: bytes) -> Frame:
 def read_record(raw: Raw) -> Record:
     """Read one record of a stream frame. Raises ``FrameError``; its neighbours are unharmed (faults I10)."""
     try:
-        return _decode_record(raw)
+        try:
+            return _decode_record(raw)
+        except msgspec.ValidationError:
+            return _record_by_field(raw)
     except _UNREADABLE as e:
         raise FrameError(f"unreadable record: {type(e).__name__}") from e
 
@@ -143,7 +149,10 @@ def read_record(raw: Raw) -> Record:
 def read_ids(raw: Raw) -> Ids:
     """Read the ids of one record. Raises ``FrameError``."""
     try:
-        return _decode_ids(raw)
+        try:
+            return _decode_ids(raw)
+        except msgspec.ValidationError:
+            return _ids_by_field(raw)
     except _UNREADABLE as e:
         raise FrameError(f"unreadable record: {type(e).__name__}") from e
 
@@ -156,7 +165,8 @@ _PENDING: Final = frozenset({"PendingCancel", "PendingReplace"})
 _KNOWN_OPEN: Final = frozenset(
     {"PendingNew", "New", "PartiallyFilled", "PendingCancel", "PendingReplace", "Replaced", "Stopped", "Suspended"}
 )
-_KNOWN: Final = _CLOSED | _CLOSED_UNLESS_GTC | _KNOWN_OPEN
+STATUSES: Final = _CLOSED | _CLOSED_UNLESS_GTC | _KNOWN_OPEN
+"""Every word for an OrdStatus that the protocol lists."""
 
 _REASON_WORDS: Final = {
     "toolatetocancel": 0,
@@ -240,11 +250,6 @@ def status_is_closed(record: Record) -> bool:
 def status_is_known_open(status: str | None) -> bool:
     """Whether OrdStatus is one of the words for an open order; false for an unknown or missing word."""
     return status in _KNOWN_OPEN or status in _CLOSED_UNLESS_GTC
-
-
-def status_is_known(status: str | None) -> bool:
-    """Whether OrdStatus is a word of protocol 5.2, or missing."""
-    return status is None or status in _KNOWN
 
 
 def is_filled(record: Record) -> bool:
