@@ -83,7 +83,7 @@ class Lookups:
         first = min(lookup_start(c, settings.lookback, settings.overlap, now) for c in inquiry.cancels)
         self.tick(now)
         if self._listed is not None:
-            first = min(first, self._listed.begun_us - int(settings.overlap * 1e6))
+            first = min(first, self._before_list(self._listed))
         horizon = now.utc_us - int(settings.order_horizon * 1e6)
         for query in queries:
             query.since_us = first
@@ -91,6 +91,10 @@ class Lookups:
             if query.is_whole_list:
                 query.listing = OpenList(now.utc_us)
         inquiry.ask(queries, start_date(first, offset), start_date(horizon, offset), now)
+
+    def _before_list(self, listed: OpenList) -> int:
+        """Since when a replay has to be read that stands beside the list."""
+        return listed.begun_us - int(self._settings.overlap * 1e6)
 
     def ended(self, sub: Subscription, query: Query, now: Now) -> None:
         """A question's snapshot came to its end; its records have been judged or kept."""
@@ -130,7 +134,7 @@ class Lookups:
         if named:
             self._ask(inquiry, inquiry.report_queries(named), now)
         listed = self._listed
-        if listed is not None and query.order_id is None and query.since_us < listed.begun_us:
+        if listed is not None and query.order_id is None and query.since_us <= self._before_list(listed):
             for cancel in query.covers:
                 if inquiry.still_asks(cancel) and cancel in inquiry.proven:
                     record = listed.shows_working(cancel)

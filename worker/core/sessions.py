@@ -298,6 +298,7 @@ class Sessions:
         records.sort(key=lambda pair: venue.stamp(pair[0].timestamp))
         for record, raw in records:
             self._desk.apply(record, raw, now, session_id=session.session_id, replayed=True)
+        self._desk.replay_judged(now)
 
     def _snapshot_ended(self, session: SessionState, sub: Subscription, now: Now) -> None:
         sub.exec_ids = set()
