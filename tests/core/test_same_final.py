@@ -72,21 +72,26 @@ STORIES: dict[str, tuple[list[Fields], list[Fields], Fields]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("stamped", [True, False], ids=["with an AMQP timestamp", "with a TransactTime alone"])
+@pytest.mark.parametrize(
+    ("transact_time", "timestamp_s"), [(at(-0.01), None), (None, 0), (at(-0.01), -1)],
+    ids=["TransactTime", "AMQP timestamp", "both"],
+)  # fmt: skip
 @pytest.mark.parametrize("name", STORIES)
 @pytest.mark.parametrize("step", [1, -1], ids=["in turn", "backwards"])
-def test_the_second_worker_tells_the_same_final(name: str, stamped: bool, step: int) -> None:
+def test_the_second_worker_tells_the_same_final(
+    name: str, transact_time: str | None, timestamp_s: int | None, step: int
+) -> None:
     before, after, then = STORIES[name]
     told = []
     for again in (False, True):
         driver = Driver()
         driver.history = before[::step]
         driver.orders = [then]
-        stamp = START_US // SECOND - 1 if stamped else None
+        stamp = None if timestamp_s is None else START_US // SECOND + timestamp_s
         if again:
             driver.advance(60)
             driver.history = [*before, *after][::step]
-        driver.deliver(item(TransactTime=at(-0.01)), redelivered=again, timestamp_s=stamp)
+        driver.deliver(item(TransactTime=transact_time), redelivered=again, timestamp_s=stamp)
         for each in () if again else after:
             driver.advance(0.1)
             driver.history.append(each)
@@ -116,6 +121,7 @@ def test_what_a_replay_told_before_it_broke_off_is_final_as_well() -> None:
     driver.frame(session, data=[anothers("Trade", -0.2, **FILL)], initial=True, next="cursor")
     driver.lose(session)
     assert driver.outcome() == "already_closed"
+    assert driver.engine.desk._closed_before == []
 
 
 def test_a_refusal_that_left_no_trace_is_found_out_again_by_sending_again() -> None:
