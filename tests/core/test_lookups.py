@@ -86,9 +86,46 @@ def test_an_order_whose_client_ids_changed_is_found_by_the_order_id_that_its_rep
     driver.answering = False
     driver.deliver(item(OrderID=None, OrigClOrdID="ord-000417"), redelivered=True)
     answer(driver, None, report("New", ClOrdID="ord-000417", OrderID="order-7"))
-    assert driver.questions()[1]["OrderID"] == "order-7"
+    answer(driver)
+    assert [(q["name"], q.get("OrderID")) for q in driver.questions()] == [
+        ("ExecutionReport", None), ("ExecutionReport", "order-7"), ("Order", "order-7"),
+    ]  # fmt: skip
     answer(driver, None, order("New", OrderID="order-7", ClOrdID="ord-000419", OrigClOrdID="ord-000418"))
     assert driver.cancels_sent() == ["y-1"]
+
+
+REPLACED = [
+    report("New", ClOrdID="ord-1", OrderID="order-7"),
+    report("Replaced", ClOrdID="ord-2", OrigClOrdID="ord-1", OrderID="order-7", OrdStatus="New"),
+    report("Replaced", ClOrdID="ord-3", OrigClOrdID="ord-2", OrderID="order-7", OrdStatus="New"),
+    report("Canceled", ClOrdID="z-9", OrigClOrdID="ord-3", OrderID="order-7"),
+]
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("known", ["ord-1", "ord-2"])
+@pytest.mark.parametrize("step", [1, -1], ids=["in turn", "backwards"])
+def test_replaces_are_followed_from_a_client_id_to_the_reports_under_later_ones(
+    step: int, known: str, many: bool
+) -> None:
+    """Pages come in any order: the end of the order may be read before what ties it to the id that we know."""
+    driver = Driver()
+    driver.history = [{**each, "Timestamp": f"2026-03-09T14:09:0{n}Z"} for n, each in enumerate(REPLACED, 1)][::step]
+    driver.orders = [order("Canceled", OrderID="order-7", ClOrdID="z-9", OrigClOrdID="ord-3")]
+    others = [item(n) for n in range(10)] if many else []
+    driver.deliver(item(9, OrderID=None, OrigClOrdID=known, ClOrdID="y"), *others, redelivered=True)
+    final = driver.final(index=0)
+    assert (final["outcome"], final["order_id"]) == ("already_closed", "order-7")
+    assert final["report"]["ClOrdID"] == "z-9", "the report, and not the Order record"
+    assert "y" not in driver.cancels_sent()
+
+
+def test_an_order_found_closed_by_its_client_id_has_its_reports_read_by_its_order_id() -> None:
+    driver = Driver()
+    driver.history = [report("Canceled", ClOrdID="z-9", OrderID="order-7")]
+    driver.orders = [order("Canceled", OrderID="order-7", ClOrdID="z-9", OrigClOrdID="ord-1")]
+    driver.deliver(item(OrderID=None, OrigClOrdID="ord-1"), redelivered=True)
+    assert (driver.outcome(), driver.final()["report"]) == ("already_closed", driver.history[0])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from tests.core.driver import Driver, received
 from tests.core.payloads import START_US, Fields, item, order, report
 from worker.core.facts import SessionLost
+from worker.core.sessions import WORDS_MET
 from worker.wire.timestamp import format_utc
 
 SECOND = 1_000_000
@@ -413,3 +414,34 @@ def test_ready_and_lost_are_told_to_the_pool_and_the_log() -> None:
     told: list[tuple[str, Any]] = [(n.name, n.fields.get("reason")) for n in driver.notes]
     assert ("session_lost", "1006") in told
     assert driver.engine.stats.sessions_ready == 1
+
+
+def test_a_word_that_no_page_lists_is_logged_once_and_goes_by_ord_status() -> None:
+    driver = Driver()
+    driver.deliver(item())
+    for _ in range(3):
+        driver.report("Vaporised", ClOrdID="ord-000417", OrdStatus="Evaporating")
+    driver.report("New", ClOrdID="ord-000417", OrdStatus="New")
+    met = [note.fields for note in driver.notes if note.name == "unknown_word"]
+    assert met == [
+        {"field": "ExecType", "word": "'Vaporised'"}, {"field": "OrdStatus", "word": "'Evaporating'"},
+    ]  # fmt: skip
+    assert driver.engine.stats.reports["other"] == 3
+    for n in range(200):
+        driver.report(f"Word{n}", ClOrdID="ord-000417")
+    assert len([note for note in driver.notes if note.name == "unknown_word"]) == WORDS_MET
+    driver.report("Vaporised", ClOrdID="ord-000417", OrdStatus="Filled")
+    assert driver.outcome() == "already_closed"
+
+
+def test_a_report_counts_whatever_stands_in_its_fields_that_decide_nothing() -> None:
+    driver = Driver()
+    driver.deliver(item())
+    raw = (
+        b'{"ExecType":"Canceled","OrdStatus":"Canceled","ClOrdID":"y-1","OrderID":"order-1","ExecID":7,"Text":12,'
+        b'"Side":1, "CumQty":{"a":[1]},"CxlRejReason":[],"Timestamp":1700000000}'
+    )
+    driver.raw(1, b'{"reqid":1,"type":"ExecutionReport","seqNum":"2","ts":0,"initial":7,"data":[' + raw + b"]}")
+    assert driver.outcome() == "canceled"
+    assert b'"report":' + raw + b"," in driver.published[0].body
+    assert driver.engine.stats.bad_records == driver.engine.stats.bad_frames == 0

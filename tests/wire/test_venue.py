@@ -110,6 +110,7 @@ def test_unknown_fields_types_and_missing_ones_pass(text: bytes) -> None:
         b'{"type":"hello"}{"type":"hello"}',
         b'{"type":"ExecutionReport","reqid":"1"}',
         b'{"type":"ExecutionReport","data":{}}',
+        b'{"type":"ExecutionReport","next":7}',
         b'{"type":"\xff"}',
         b'{"type":"ExecutionReport","data":[{"Text":"\xff"}]}',
         b'{"type":"ExecutionReport","other":"\xff"}',
@@ -129,8 +130,9 @@ def test_what_is_no_frame_is_a_frame_error_that_does_not_echo_it(text: bytes) ->
         b"[]",
         b"7",
         b'{"ClOrdID":7}',
-        b'{"LeavesQty":[]}',
-        b'{"Timestamp":0}',
+        b'{"OrderID":{}}',
+        b'{"ExecType":4}',
+        b'{"OrdStatus":true}',
         b'{"ClOrdID":"\\ud800"}',
         b'{"ClOrdID":"\xff"}',
         b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}",
@@ -139,6 +141,49 @@ def test_what_is_no_frame_is_a_frame_error_that_does_not_echo_it(text: bytes) ->
 def test_what_is_no_record_is_a_frame_error(text: bytes) -> None:
     with pytest.raises(FrameError):
         read_record(Raw(text))
+
+
+WRONG = [7, 1.5, True, [], [1], {}, {"a": 1}]
+UNNEEDED = [
+    "Text", "Symbol", "Side", "Timestamp", "TimeInForce", "ExecID", "OrigClOrdID", "CustomerUser", "SubmitTime",
+    "Currency", "LeavesQty", "CumQty", "AvgPx", "CxlRejReason", "OrdRejReason",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNNEEDED)
+def test_a_type_nobody_expects_in_a_field_that_decides_nothing_costs_only_that_field(name: str) -> None:
+    attribute = next((f.name for f in msgspec.structs.fields(Record) if f.encode_name == name), None)
+    for value in WRONG:
+        record = as_record(ClOrdID="y", OrderID="o", ExecType="Canceled", OrdStatus="Canceled", **{name: value})
+        assert (record.cl_ord_id, record.order_id, record.exec_type, record.ord_status) == (
+            "y", "o", "Canceled", "Canceled",
+        )  # fmt: skip
+        if attribute is not None:
+            number = type(value) in (int, float) and name in UNNEEDED[-5:]
+            assert getattr(record, attribute) == (value if number else None)
+
+
+@pytest.mark.parametrize("name", ["seqNum", "seq", "initial", "ts", "action", "session_id", "total_count", "tag"])
+@pytest.mark.parametrize("value", ["7", 1.5, [], {}])
+def test_a_frame_is_read_whatever_stands_in_the_fields_it_does_not_need(name: str, value: object) -> None:
+    fields = {"type": "ExecutionReport", "reqid": 1, "data": [{"ClOrdID": "y"}], name: value}
+    frame = read_unread_frame(json.dumps(fields).encode())
+    assert frame.reqid == 1
+    assert [bytes(raw) for raw in frame.data or []] == [b'{"ClOrdID": "y"}']
+    assert (frame.seq_num, frame.seq, frame.initial) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        ({"code": 1, "msg": {"text": "no"}}, venue.FrameFault(1, None)),
+        ({"code": 1.5, "msg": "no"}, venue.FrameFault(None, "no")),
+        ("no", None),
+    ],
+)
+def test_an_error_frame_is_one_whatever_its_error_looks_like(error: object, fault: object) -> None:
+    frame = read_unread_frame(json.dumps({"type": "error", "reqid": 41, "error": error}).encode())
+    assert (frame.type, frame.reqid, frame.error) == ("error", 41, fault)
 
 
 @given(st.binary() | st.text().map(str.encode))
@@ -283,6 +328,14 @@ def test_something_left_or_nothing_said(quantity: str | float | None) -> None:
 )  # fmt: skip
 def test_a_reject_reason_as_its_fix_code(reason: str | float | None, code: int | None) -> None:
     assert venue.reason_code(reason) == code
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [(5, 5), ("6", 6), ("UnknownOrder", 5), ("Duplicate Order", 6), ("UnknownSymbol", None), (1, 1), (None, None)],
+)
+def test_an_orders_reject_reason_as_its_fix_code(reason: str | int | None, code: int | None) -> None:
+    assert venue.order_reason_code(reason) == code
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from worker.config import Config, venue_credentials
 from worker.errors import VenueError
 from worker.venue.pool import Pool
 from worker.wire.timestamp import parse_utc
-from worker.wire.venue import Frame, FrameError, read_frame
+from worker.wire.venue import FrameError, UnreadFrame, read_unread_frame
 
 _CLOSE_S = 2.0
 
@@ -22,7 +22,7 @@ class _FirstWord:
     """Waits for the first frame of the first session, or for the first attempt that comes to nothing."""
 
     def __init__(self) -> None:
-        self.heard: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        self.heard: asyncio.Future[UnreadFrame] = asyncio.get_running_loop().create_future()
 
     def session_opened(self, session: int, slot: int) -> None:
         """The venue let us in; it has to say hello yet."""
@@ -32,7 +32,7 @@ class _FirstWord:
         if self.heard.done():
             return
         try:
-            frame = read_frame(messages[0])
+            frame = read_unread_frame(messages[0])
         except FrameError as error:
             self._fail(f"the first frame is unreadable: {error}")
             return

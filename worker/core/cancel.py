@@ -68,6 +68,7 @@ class CancelState(Struct, eq=False, gc=False):
     ``key`` tells the cancel apart within its command in event ids: its index, or in a mass cancel its OrderID.
     ``order_id`` is the target's OrderID as given or as learned from the venue; ``client_ids`` are client ids known to
     name the target. ``cl_ord_id`` is the id of the next or last send, ``earlier_ids`` those of sends before it.
+    ``closed_before`` is a replayed report that closed the order before the cancel was asked for.
     ``due`` is monotonic seconds; ``doubt_began`` is seconds on the clock that only runs while a session is ready.
     """
 
@@ -93,6 +94,7 @@ class CancelState(Struct, eq=False, gc=False):
     order: OrderState | None = None
     order_live: bool | None = None
     reject: tuple[Record, Raw] | None = None
+    closed_before: tuple[Record, Raw] | None = None
     refused: CodeError | None = None
     error: EventError | None = None
     duplicate: bool = False
@@ -155,6 +157,12 @@ class CancelState(Struct, eq=False, gc=False):
         if cl_ord_id is not None and cl_ord_id != self.cl_ord_id and cl_ord_id not in self.earlier_ids:
             self.earlier_ids = (*self.earlier_ids, self.cl_ord_id)
             self.cl_ord_id = cl_ord_id
+
+    @property
+    def asked_at(self) -> str | None:
+        """When it was asked for, by its publisher: the later of AMQP timestamp and TransactTime that have passed."""
+        times = [t for t in (self.item.transact_time, self.command.enqueued) if t and t <= self.command.received]
+        return max(times, default=None)
 
     def note_order(self, record: Record, live: bool | None) -> None:
         """Keep what ``record`` proves of the order; an older record never replaces a newer one."""
@@ -289,7 +297,7 @@ def _reject_code(record: Record) -> int | None:
     if code is None and record.exec_type == "Rejected":
         # A cancel refused as a message may carry the order's reason instead: 5 unknown order, 6 duplicate (FIX 103).
         code = {5: venue.UNKNOWN_ORDER, 6: venue.DUPLICATE_CL_ORD_ID}.get(
-            venue.reason_code(record.ord_rej_reason) or -1
+            venue.order_reason_code(record.ord_rej_reason) or -1
         )
     return code
 

@@ -72,6 +72,7 @@ class Desk:
         self.queues: dict[Lane, LaneQueue] = {"kill": LaneQueue("kill"), "cancel": LaneQueue("cancel")}
         self.doubtful: dict[Lane, list[CancelState]] = {"kill": [], "cancel": []}
         self.ready_clock = ReadyClock()
+        self._closed_before: list[CancelState] = []
         # Waits of one length each, so they come due in the order in which they began: no heap is needed.
         self._unreported: deque[tuple[float, CancelState, int]] = deque()
         self._pending: deque[tuple[float, CancelState]] = deque()
@@ -138,9 +139,13 @@ class Desk:
                 # The order as this report has it, whatever came since: two workers must tell the same (contract 3).
                 cancel.order = order_state(record, cancel.order)
                 self.finish(cancel, "canceled", now, raw=raw, live=False)
+            case "already_closed" if old and not ours and cancel.asked_at is not None:
+                # Whoever sent the cancel did not see this report but the reject that followed: it may be in the replay.
+                if cancel.closed_before is None:
+                    cancel.closed_before = (record, Raw(bytes(raw)))
+                    self._closed_before.append(cancel)
             case "already_closed":
-                error = reject_error(record) if record.exec_type in ("CancelRejected", "Rejected") else None
-                self.finish(cancel, "already_closed", now, raw=raw, live=False, error=error)
+                self._already_closed(cancel, record, raw, now)
             case "cancel_rejected":
                 self.finish(cancel, "cancel_rejected", now, raw=raw, live=True, error=reject_error(record))
             case "pending":
@@ -159,6 +164,17 @@ class Desk:
                 if ours or not old:
                     self._events.report(cancel, "report", record, raw, exec_id, live, now)
                 self._unsettled(cancel, verdict, record, raw, ours, now, replayed=replayed)
+
+    def _already_closed(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> None:
+        error = reject_error(record) if record.exec_type in ("CancelRejected", "Rejected") else None
+        self.finish(cancel, "already_closed", now, raw=raw, live=False, error=error)
+
+    def replay_judged(self, now: Now) -> None:
+        """All that a replay told was judged: orders closed before their cancels, and no answer to those, are final."""
+        closed, self._closed_before = self._closed_before, []
+        for cancel in closed:
+            if cancel.phase is not Phase.FINAL and cancel.closed_before is not None:
+                self._already_closed(cancel, *cancel.closed_before, now)
 
     def _settles_swept(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> bool:
         """In a mass cancel an order may close after its last cancel was refused: that is its final."""
@@ -200,9 +216,8 @@ class Desk:
 
     @staticmethod
     def _is_older(cancel: CancelState, record: Record) -> bool:
-        """Whether a replayed report is from before the command: evidence, but no news to publish."""
-        command = cancel.command
-        return venue.stamp(record.timestamp) < venue.stamp(command.enqueued or command.received)
+        """Whether a replayed report is from before the cancel was asked for: evidence, but no news to publish."""
+        return venue.stamp(record.timestamp) < venue.stamp(cancel.asked_at or cancel.command.received)
 
     def _learn(self, cancel: CancelState, record: Record, ours: bool) -> None:
         """Ids that a report tells of the target: its OrderID where only a client id was given, and new client ids."""

@@ -314,6 +314,7 @@ class Engine:
         self.sessions.tick(now)
         self._steer()  # a snapshot may have ended by its timer
         self.desk.tick(now)
+        self.lookups.tick(now)
         self.outbox.tick(now)
         self._announce(now)
         if now.mono >= self._release_due:
@@ -326,6 +327,8 @@ class Engine:
         """Monotonic seconds by which ``tick`` and ``flush`` want to be called; None: only a fact can bring news."""
         parts = (self.sessions, self.desk, self.outbox, self.sweeps)
         dues = [*(part.next_due() for part in parts), self._flush_due]
+        if self.sessions.ready:
+            dues.append(self.lookups.next_due())
         if self._unready_since is not None and not self._announced_unavailable and not self.stopping:
             dues.append(self._unready_since + self._config.venue.unavailable_after)
         return min((d for d in dues if d is not None), default=None)

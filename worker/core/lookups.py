@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Final, NamedTuple
+
 from worker.config import Venue
 from worker.core.cancel import CancelState, Phase
 from worker.core.clock import Now
 from worker.core.desk import Desk
+from worker.core.listing import OpenList
 from worker.core.outbox import LANES
-from worker.core.reconcile import MOST, Inquiry, Query, conclude, lookup_start, start_date
+from worker.core.reconcile import FEW, MOST, Inquiry, Query, conclude, lookup_start, start_date
 from worker.core.session import SessionState, Subscription
 from worker.core.stats import Stats
 from worker.wire import venue
 from worker.wire.command import Lane
+
+GATHER_S: Final[dict[Lane, float]] = {"kill": 0.1, "cancel": 0.5}
+"""After a look-up of many cancels the next one waits until as many are doubtful again, but no longer than this.
+
+What one prefetch brought is settled within a moment, and the next comes in as many pieces as its acks: one replay for
+all of them costs the venue and us as much as one for each piece.
+"""
+
+
+class Gathering(NamedTuple):
+    """The lane's next look-up begins when ``many`` cancels wait for it, or at ``due`` (monotonic seconds)."""
+
+    many: int
+    due: float
 
 
 class Lookups:
@@ -22,16 +39,39 @@ class Lookups:
         self._desk = desk
         self._stats = stats
         self._running: dict[Lane, Inquiry] = {}
+        self._gathering: dict[Lane, Gathering] = {}
+        self._listed: OpenList | None = None
 
     def wanted(self) -> bool:
-        """Whether ``start`` would find something to ask about."""
+        """Whether ``start`` may find something to ask about."""
         return any(self._desk.doubtful[lane] and lane not in self._running for lane in LANES)
+
+    def next_due(self) -> float | None:
+        """Monotonic seconds at which cancels that are gathered are asked about, however many they are."""
+        waiting = (lane for lane in LANES if self._desk.doubtful[lane] and lane not in self._running)
+        return min((self._gathering[lane].due for lane in waiting if lane in self._gathering), default=None)
+
+    def tick(self, now: Now) -> None:
+        """Let go of a list that no longer serves."""
+        if self._listed is not None and not self._listed.serves(now):
+            self._listed = None
+
+    def _is_due(self, lane: Lane, now: Now) -> bool:
+        if lane in self._running or not self._desk.doubtful[lane]:
+            return False
+        gathering = self._gathering.get(lane)
+        if gathering is None or len(self._desk.doubtful[lane]) >= gathering.many:
+            return True
+        if now.mono < gathering.due:
+            return False
+        del self._gathering[lane]  # no more come: the next time it need not be as many
+        return True
 
     def start(self, session: SessionState, now: Now) -> None:
         """Begin an inquiry for each lane that has doubtful cancels and none running."""
         for lane in LANES:
-            doubtful = self._desk.doubtful[lane]
-            if doubtful and lane not in self._running:
+            if self._is_due(lane, now):
+                doubtful = self._desk.doubtful[lane]
                 batch, self._desk.doubtful[lane] = doubtful[:MOST], doubtful[MOST:]
                 cancels = list(dict.fromkeys(c for c in batch if c.phase is Phase.DOUBT))
                 if cancels:
@@ -41,10 +81,20 @@ class Lookups:
     def _ask(self, inquiry: Inquiry, queries: list[Query], now: Now) -> None:
         settings, offset = self._settings, inquiry.session.clock_offset_us
         first = min(lookup_start(c, settings.lookback, settings.overlap, now) for c in inquiry.cancels)
+        self.tick(now)
+        if self._listed is not None:
+            first = min(first, self._before_list(self._listed))
         horizon = now.utc_us - int(settings.order_horizon * 1e6)
         for query in queries:
+            query.since_us = first
             self._stats.lookups["order" if query.stream == venue.ORDER else "replay"] += 1
+            if query.is_whole_list:
+                query.listing = OpenList(now.utc_us)
         inquiry.ask(queries, start_date(first, offset), start_date(horizon, offset), now)
+
+    def _before_list(self, listed: OpenList) -> int:
+        """Since when a replay has to be read that stands beside the list."""
+        return listed.begun_us - int(self._settings.overlap * 1e6)
 
     def ended(self, sub: Subscription, query: Query, now: Now) -> None:
         """A question's snapshot came to its end; its records have been judged or kept."""
@@ -53,10 +103,11 @@ class Lookups:
         inquiry.session.end(sub)
         inquiry.open_queries.remove(query)
         if query.stream == venue.EXECUTION_REPORT:
-            if query.ended == "venue":
-                inquiry.proven.update(query.covers)
-            self._believe_closed(inquiry, query, now)
+            self._reports_read(inquiry, query, now)
         else:
+            if query.listing is not None and query.ended == "venue":
+                query.listing.end(now)
+                self._listed = query.listing
             self._conclude(inquiry, query, now)
         self._ask(inquiry, [], now)
         if inquiry.open_queries or self._running.get(inquiry.lane) is not inquiry:
@@ -65,21 +116,47 @@ class Lookups:
             self._ask(inquiry, inquiry.order_queries(), now)
         if not inquiry.open_queries:
             del self._running[inquiry.lane]
+            self._gather(inquiry, now)
+
+    def _gather(self, inquiry: Inquiry, now: Now) -> None:
+        before = self._gathering.pop(inquiry.lane, None)
+        if len(inquiry.cancels) > FEW:
+            many = max(len(inquiry.cancels), before.many if before is not None else 0)
+            self._gathering[inquiry.lane] = Gathering(many, now.mono + GATHER_S[inquiry.lane])
+
+    def _reports_read(self, inquiry: Inquiry, query: Query, now: Now) -> None:
+        self._believe_closed(inquiry, query, now)
+        if query.ended != "venue":
+            return
+        # An order known by its client id may have told its OrderID only now, after reports under later client ids.
+        named = [c for c in query.unnamed if c.order_id is not None and inquiry.still_asks(c)]
+        inquiry.proven.update(c for c in query.covers if c not in named)
+        if named:
+            self._ask(inquiry, inquiry.report_queries(named), now)
+        listed = self._listed
+        if listed is not None and query.order_id is None and query.since_us <= self._before_list(listed):
+            for cancel in query.covers:
+                if inquiry.still_asks(cancel) and cancel in inquiry.proven:
+                    record = listed.shows_working(cancel)
+                    if record is not None:
+                        del inquiry.unanswered[cancel]
+                        self._desk.concluded(cancel, "working", record, now)
 
     def _conclude(self, inquiry: Inquiry, query: Query, now: Now) -> None:
-        whole_list = query.order_id is None and query.symbol is None
         missing: list[CancelState] = []
         closed: list[CancelState] = []
         for cancel in query.covers:
             if not inquiry.still_asks(cancel):
                 continue
             record = query.record_for(cancel)
-            if record is None and whole_list and cancel.order_id is not None and query.ended == "venue":
+            if record is None and query.is_whole_list and cancel.order_id is not None and query.ended == "venue":
                 missing.append(cancel)
                 continue
             proven = query.ended == "venue" and cancel in inquiry.proven
             conclusion = conclude(cancel, record, proven)
             if record is not None and conclusion in ("canceled", "already_closed"):
+                if cancel.order_id is None and record.order_id is not None:
+                    self._desk.inflight.learn_order(cancel, record.order_id)
                 inquiry.closed[cancel] = record
                 closed.append(cancel)
                 continue

@@ -9,7 +9,7 @@ Order record, or its proven absence, says.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from worker.core.cancel import CancelState, Phase
 from worker.core.clock import Now
@@ -18,6 +18,9 @@ from worker.wire import venue
 from worker.wire.command import Lane
 from worker.wire.timestamp import format_utc
 from worker.wire.venue import Record
+
+if TYPE_CHECKING:
+    from worker.core.listing import OpenList
 
 FEW: Final = 8
 """Up to so many doubtful cancels with an OrderID are asked for one by one (contract section 6)."""
@@ -33,9 +36,24 @@ MOST: Final = 10_000
 
 
 class Query:
-    """One subscription made to ask: for one order, one symbol, or everything since a time."""
+    """One subscription made to ask: for one order, one symbol, or everything since a time.
 
-    __slots__ = ("covers", "ended", "inquiry", "order_id", "records", "spoiled", "stream", "symbol")
+    ``unnamed``: those whose OrderID is not known when it is asked. ``listing`` keeps what a whole list shows open.
+    """
+
+    __slots__ = (
+        "covers",
+        "ended",
+        "inquiry",
+        "listing",
+        "order_id",
+        "records",
+        "since_us",
+        "spoiled",
+        "stream",
+        "symbol",
+        "unnamed",
+    )
 
     def __init__(
         self,
@@ -53,15 +71,35 @@ class Query:
         self.records: dict[str, Record] = {}
         self.ended: Ending | None = None
         self.spoiled = False
+        self.since_us = 0
+        self.unnamed = [c for c in covers if c.order_id is None]
+        self.listing: OpenList | None = None
+
+    @property
+    def is_whole_list(self) -> bool:
+        """Whether it asks for all orders."""
+        return self.stream == venue.ORDER and self.order_id is None and self.symbol is None
 
     def spoil(self, why: str) -> None:
         """A record could not be read: absence is not proven any more."""
         self.spoiled = True
 
-    def keep(self, record: Record) -> None:
-        """Keep an Order record if it is one that the query is after: the newest per OrderID."""
+    def wants(self, record: Record) -> bool:
+        """Whether an Order record is one that the query is after."""
+        if self.listing is not None:
+            return True
+        return self._is_about(record)
+
+    def _is_about(self, record: Record) -> bool:
         order_id = record.order_id
-        if order_id is None or not (order_id == self.order_id or self.inquiry.is_about(record)):
+        return order_id is not None and (order_id == self.order_id or self.inquiry.is_about(record))
+
+    def keep(self, record: Record) -> None:
+        """Keep an Order record that the query is after: the newest per OrderID."""
+        order_id = record.order_id
+        if self.listing is not None:
+            self.listing.note(record)
+        if order_id is None or not self._is_about(record):
             return
         there = self.records.get(order_id)
         if there is None or venue.stamp(record.timestamp) >= venue.stamp(there.timestamp):

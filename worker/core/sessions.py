@@ -14,7 +14,7 @@ from worker.core.desk import Desk, exec_id_of
 from worker.core.effects import Effect, Note, SessionIsReady
 from worker.core.facts import SessionLost, SessionOpened
 from worker.core.lookups import Lookups
-from worker.core.reconcile import start_date
+from worker.core.reconcile import Query, start_date
 from worker.core.session import SentFrame, SessionState, Subscription
 from worker.core.stats import Stats
 from worker.core.sweep import Snapshot
@@ -22,7 +22,7 @@ from worker.core.sweeps import Sweeps
 from worker.wire import venue
 from worker.wire.event import CodeError
 from worker.wire.timestamp import format_utc, parse_utc
-from worker.wire.venue import EXECUTION_REPORT, Frame, FrameError, Record, UnreadFrame, read_frame
+from worker.wire.venue import EXECUTION_REPORT, STATUSES, Frame, FrameError, Record, UnreadFrame, read_frame
 
 REREAD_AT_MOST_EVERY_S: Final = 5.0
 """After unreadable frames the stream is read anew, but no more often than this."""
@@ -30,6 +30,8 @@ REREAD_AT_MOST_EVERY_S: Final = 5.0
 AnyFrame = Frame | UnreadFrame
 Source = bytes | list[Raw]
 """Where a record's own bytes are had, should they be needed: the message, or its records already taken apart."""
+WORDS_MET: Final = 64
+"""So many different unknown words of the venue are logged, each once."""
 
 
 class Sessions:
@@ -56,6 +58,7 @@ class Sessions:
         self._find = desk.inflight.find
         self._last_report_at: str | None = None
         self._reread_at = -REREAD_AT_MOST_EVERY_S
+        self._words_met: set[tuple[str, str | None]] = set()
         self.ready = False
         self.last_ready_mono: float | None = None
         self.last_loss: str | None = None
@@ -149,26 +152,34 @@ class Sessions:
                 main.next_seq = seq + 1
                 if frame.data:
                     self._live(session, main, frame.data, message, now)
-            elif frame.type == EXECUTION_REPORT or frame.type == venue.ORDER:
-                self._stream_frame(session, frame, frame.data, message, now)
-            elif frame.type == "hello":
-                self._greeted(session, frame, now)
-            elif frame.type == "error":
-                self._error(session, frame, now)
+            else:
+                self._other_frame(session, frame, frame.data, message, now)
         return self.ready is not was_ready
 
+    def _other_frame(
+        self, session: SessionState, frame: AnyFrame, records: list[Record] | None, source: Source, now: Now
+    ) -> None:
+        if frame.type in (EXECUTION_REPORT, venue.ORDER):
+            self._stream_frame(session, frame, records, source, now)
+        elif frame.type == "hello":
+            self._greeted(session, frame, now)
+        elif frame.type == "error":
+            self._error(session, frame, now)
+
     def _read_apart(self, session: SessionState, message: bytes, reason: str, now: Now) -> None:
-        """A frame that can't be read as a whole: a record that is at fault harms no other (faults I10)."""
+        """A frame in which something is not as usual: a record that can't be read harms no other (faults I10)."""
         try:
             frame = venue.read_unread_frame(message)
         except FrameError:
             self._unreadable(session, reason, now)
             return
         sub = session.subscription(frame)
-        readable: list[tuple[Record, Raw]] = []
-        for raw in frame.data or ():
+        records: list[Record] = []
+        raws: list[Raw] = []
+        for raw in frame.data or () if frame.type in (EXECUTION_REPORT, venue.ORDER) else ():
             try:
-                readable.append((venue.read_record(raw), raw))
+                records.append(venue.read_record(raw))
+                raws.append(raw)
             except FrameError as e:
                 self._stats.bad_records += 1
                 if sub is not None and sub.query is not None:
@@ -176,9 +187,7 @@ class Sessions:
                 self._effects.append(
                     Note("bad_record", "warning", {"session_id": session.session_id, "reason": str(e)})
                 )
-        if frame.type in (EXECUTION_REPORT, venue.ORDER):
-            records, raws = [record for record, _ in readable], [raw for _, raw in readable]
-            self._stream_frame(session, frame, records, raws, now)
+        self._other_frame(session, frame, records, raws, now)
 
     def _unreadable(self, session: SessionState, reason: str, now: Now) -> None:
         self._stats.bad_frames += 1
@@ -190,7 +199,7 @@ class Sessions:
             self._reread_at = now.mono
             self._subscribe_reports(session, now)
 
-    def _greeted(self, session: SessionState, frame: Frame, now: Now) -> None:
+    def _greeted(self, session: SessionState, frame: AnyFrame, now: Now) -> None:
         if session.hello_due is None:
             return
         session.hello_due = None
@@ -258,24 +267,37 @@ class Sessions:
     def _in_snapshot(
         self, session: SessionState, sub: Subscription, frame: AnyFrame, records: list[Record], source: Source, now: Now
     ) -> bool:
-        """Keep what a snapshot tells for its end; live frames may come in between. Whether it is new to the paging."""
+        """Keep what a snapshot tells for its end; live frames may come in between. Whether it is new to the paging.
+
+        A look-up among thousands of orders brings mostly records of no concern, which cost least.
+        """
         if not frame.initial:
             self._live(session, sub, records, source, now)
             return False
-        reports, seen = sub.stream == EXECUTION_REPORT, set()
-        raws = _raws(source) if reports else []
+        query, reports = sub.query, sub.stream == EXECUTION_REPORT
+        lookup = query if isinstance(query, Query) else None
+        seen: set[str] = set()
+        raws: list[Raw] | None = None
         for index, record in enumerate(records):
             seen.add(record.exec_id or record.order_id or "")
+            wanted = self._is_news(record) if reports else lookup is None or lookup.wants(record)
+            if lookup is not None and not wanted:
+                continue
             self._book.note(record)
             if reports:
-                self._stats.reports.add(record.exec_type or "other")
-                if self._find(record):
+                self._count(record)
+                if wanted:
+                    raws = raws or _raws(source)
                     sub.records.append((record, Raw(bytes(raws[index]))))
-            elif sub.query is not None:
-                sub.query.keep(record)
+            elif query is not None:
+                query.keep(record)
         news = not seen <= sub.exec_ids
         sub.exec_ids = seen
         return news
+
+    def _is_news(self, record: Record) -> bool:
+        """Whether a replayed report concerns a cancel that is in flight, or tells an ended one what it has not had."""
+        return any(c.phase is not Phase.FINAL or record.exec_id not in c.exec_ids for c in self._find(record))
 
     def _live(self, session: SessionState, sub: Subscription, records: list[Record], source: Source, now: Now) -> None:
         """Judge each report of a live frame. Most are another's, or came on another session: those cost least."""
@@ -286,13 +308,9 @@ class Sessions:
                     sub.query.keep(record)
             return
         find, stats = self._find, self._stats
-        counts = stats.reports
         raws: list[Raw] | None = None
         for index, record in enumerate(records):
-            try:
-                counts[record.exec_type or "other"] += 1
-            except KeyError:
-                counts["other"] += 1
+            self._count(record)
             if record.timestamp != self._last_report_at and sub.query is None:
                 self._note_report_time(record.timestamp)
             concerned = find(record)
@@ -311,6 +329,19 @@ class Sessions:
             self._book.note(record)
             self._desk.apply(concerned, record, raws[index], exec_id, now, session.session_id)
 
+    def _count(self, record: Record) -> None:
+        """Count a report; a word that no page lists is logged when it is met first (protocol 5.1, 5.2)."""
+        exec_type, reports = record.exec_type or "other", self._stats.reports
+        if exec_type in reports and record.ord_status in STATUSES:
+            reports[exec_type] += 1
+            return
+        reports.add(exec_type)
+        for name, word in (("ExecType", record.exec_type), ("OrdStatus", record.ord_status)):
+            known = word is None or word in (reports if name == "ExecType" else STATUSES)
+            if not known and (name, word) not in self._words_met and len(self._words_met) < WORDS_MET:
+                self._words_met.add((name, word))
+                self._effects.append(Note("unknown_word", "warning", {"field": name, "word": f"{word!a:.100}"}))
+
     def _note_report_time(self, timestamp: str | None) -> None:
         if timestamp is not None and venue.stamp(timestamp) > venue.stamp(self._last_report_at):
             self._last_report_at = timestamp
@@ -323,6 +354,7 @@ class Sessions:
         for record, raw in records:
             exec_id = record.exec_id or exec_id_of(raw)
             desk.apply(self._find(record), record, raw, exec_id, now, session.session_id, replayed=True)
+        desk.replay_judged(now)
 
     def _snapshot_ended(self, session: SessionState, sub: Subscription, now: Now) -> None:
         sub.exec_ids = set()
@@ -361,7 +393,7 @@ class Sessions:
 
     # -- error frames
 
-    def _error(self, session: SessionState, frame: Frame, now: Now) -> None:
+    def _error(self, session: SessionState, frame: AnyFrame, now: Now) -> None:
         """An error frame says that something failed, never what became of an order (protocol 3.7, 3.8)."""
         self._stats.error_frames += 1
         fault = frame.error or venue.FrameFault()

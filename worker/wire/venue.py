@@ -1,14 +1,16 @@
 """The venue's wire format: frames in, frames out, and what the words in a record mean (protocol sections 2 to 5).
 
-Decoding is tolerant where the protocol's pages disagree or are silent: unknown fields and words pass, a sequence number
-may be called ``seqNum`` or ``seq``, a reject reason may be a word, a number or a number in quotes. A record travels as
-``msgspec.Raw`` so that a report can be passed on byte for byte; only the fields needed to decide are read.
+Decoding is tolerant where the protocol's pages disagree or are silent: unknown fields and words pass, a sequence
+number may be called ``seqNum`` or ``seq``, a reject reason may be a word, a number or a number in quotes, and a field
+of a type that nobody expects reads as absent, unless a decision hangs on it. A record travels as ``msgspec.Raw`` so
+that a report can be passed on byte for byte; only the fields needed to decide are read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -77,7 +79,7 @@ class Frame(_Envelope, gc=False):
 
 
 class UnreadFrame(_Envelope, gc=False):
-    """The same with its records as they came: for a frame in which one of them can't be read."""
+    """The same with its records as they came: for a frame in which something is of another type than expected."""
 
     data: list[Raw] | None = None
 
@@ -86,18 +88,48 @@ class _Records(Struct, gc=False):
     data: list[Raw] = []
 
 
+_Read = TypeVar("_Read", UnreadFrame, Record, FrameFault)
+
+
+def _by_field(
+    kind: type[_Read], deciding: frozenset[str], nested: dict[str, Callable[[Raw], Any]] | None = None
+) -> Callable[[bytes | Raw], _Read]:
+    """Reads JSON as ``kind`` field by field: one of another type than expected is absent, unless it is ``deciding``."""
+    fields = {f.encode_name: f for f in msgspec.structs.fields(kind)}
+    decoders = {name: msgspec.json.Decoder(f.type).decode for name, f in fields.items()} | (nested or {})
+    split = msgspec.json.Decoder(dict[str, Raw]).decode
+
+    def read(data: bytes | Raw) -> _Read:
+        parts = split(data)
+        values = {}
+        for name in fields.keys() & parts.keys():
+            try:
+                values[fields[name].name] = decoders[name](parts[name])
+            except msgspec.ValidationError:
+                if name in deciding:
+                    raise
+        if any(f.required and f.name not in values for f in fields.values()):
+            raise msgspec.ValidationError("a required field is missing")
+        return kind(**values)
+
+    return read
+
+
 _decode_frame = msgspec.json.Decoder(Frame).decode
 _decode_unread_frame = msgspec.json.Decoder(UnreadFrame).decode
 _decode_records = msgspec.json.Decoder(_Records).decode
 _decode_record = msgspec.json.Decoder(Record).decode
+_frame_by_field = _by_field(
+    UnreadFrame, frozenset({"type", "reqid", "data", "next"}), {"error": _by_field(FrameFault, frozenset())}
+)
+_record_by_field = _by_field(Record, frozenset({"ClOrdID", "OrderID", "ExecType", "OrdStatus"}))
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
 def read_frame(message: bytes) -> Frame:
-    """Read one text message and all of its records at once, which is cheapest.
+    """Read one text message and all of its records at once, which is cheapest, if every field is of its usual type.
 
-    Raises ``FrameError`` for anything that is not a frame of protocol section 2, and for a single record of the wrong
-    shape: ``read_unread_frame`` then tells which it was.
+    Raises ``FrameError`` otherwise: ``read_unread_frame`` and ``read_record`` then tell what is wrong, if anything is.
     """
     try:
         if not message.isascii():
@@ -108,11 +140,17 @@ def read_frame(message: bytes) -> Frame:
 
 
 def read_unread_frame(message: bytes) -> UnreadFrame:
-    """Read one text message and leave its records to ``read_record``. Raises ``FrameError``."""
+    """Read one text message and leave its records to ``read_record``.
+
+    Raises ``FrameError`` for anything that is not a frame of protocol section 2.
+    """
     try:
         if not message.isascii():
             message.decode()
-        return _decode_unread_frame(message)
+        try:
+            return _decode_unread_frame(message)
+        except msgspec.ValidationError:
+            return _frame_by_field(message)
     except _UNREADABLE as e:
         raise FrameError(f"unreadable frame of {len(message)} bytes: {type(e).__name__}") from e
 
@@ -125,7 +163,10 @@ def raw_records(message: bytes) -> list[Raw]:
 def read_record(raw: Raw) -> Record:
     """Read one record of a stream frame. Raises ``FrameError``; its neighbours are unharmed (faults I10)."""
     try:
-        return _decode_record(raw)
+        try:
+            return _decode_record(raw)
+        except msgspec.ValidationError:
+            return _record_by_field(raw)
     except _UNREADABLE as e:
         raise FrameError(f"unreadable record: {type(e).__name__}") from e
 
@@ -138,6 +179,8 @@ _PENDING: Final = frozenset({"PendingCancel", "PendingReplace"})
 _KNOWN_OPEN: Final = frozenset(
     {"PendingNew", "New", "PartiallyFilled", "PendingCancel", "PendingReplace", "Replaced", "Stopped", "Suspended"}
 )
+STATUSES: Final = _CLOSED | _CLOSED_UNLESS_GTC | _KNOWN_OPEN
+"""Every word for an OrdStatus that the protocol lists."""
 
 _REASON_WORDS: Final = {
     "toolatetocancel": 0,
@@ -151,6 +194,7 @@ _REASON_WORDS: Final = {
     "duplicateclordid": 6,
     "other": 99,
 }
+_ORDER_REASON_WORDS: Final = {"unknownorder": 5, "duplicateorder": 6}
 
 TOO_LATE, UNKNOWN_ORDER, ALREADY_PENDING, DUPLICATE_CL_ORD_ID = 0, 1, 3, 6
 """CxlRejReason, FIX tag 102 (protocol 5.4)."""
@@ -158,13 +202,22 @@ TOO_LATE, UNKNOWN_ORDER, ALREADY_PENDING, DUPLICATE_CL_ORD_ID = 0, 1, 3, 6
 
 def reason_code(reason: str | int | float | None) -> int | None:
     """CxlRejReason as its FIX code, from a number, a number in quotes or a word (protocol 5.4); None if unknown."""
+    return _code(reason, _REASON_WORDS)
+
+
+def order_reason_code(reason: str | int | float | None) -> int | None:
+    """OrdRejReason as its FIX code (protocol 5.5), likewise. Of the words only those that may speak of a cancel."""
+    return _code(reason, _ORDER_REASON_WORDS)
+
+
+def _code(reason: str | int | float | None, words: dict[str, int]) -> int | None:
     if reason is None:
         return None
     if isinstance(reason, str):
         word = reason.strip()
         if word.isascii() and word.isdigit() and len(word) <= 4:
             return int(word)
-        return _REASON_WORDS.get("".join(c for c in word if c.isalnum()).lower())
+        return words.get("".join(c for c in word if c.isalnum()).lower())
     return int(reason) if reason == reason and abs(reason) < 10_000 and reason == int(reason) else None
 
 
