@@ -323,6 +323,33 @@ def test_a_reject_that_says_canceled_is_believed_though_the_order_record_lags(st
     assert len(driver.cancels_sent()) == 1
 
 
+@pytest.mark.parametrize(
+    ("fields", "outcome", "order_live"),
+    [
+        ({"OrdStatus": "Canceled", "CxlRejReason": 0}, "already_closed", False),
+        ({"OrdStatus": "New", "CxlRejReason": 0}, "cancel_rejected", True),
+        ({"OrdStatus": "Rejected", "CxlRejReason": 1, "OrderID": "NONE"}, "cancel_rejected", True),
+    ],
+)
+@pytest.mark.parametrize("record_id", ["y-1", "z-9"])
+def test_a_record_that_still_shows_the_cancel_pending_is_older_than_its_reject(
+    fields: Fields, outcome: str, order_live: bool, record_id: str
+) -> None:
+    """An order that waits for another's request goes on waiting, unless the reject said that it is closed."""
+    driver = Driver()
+    driver.orders = [order("PendingCancel", ClOrdID=record_id)]
+    driver.deliver(item())
+    driver.report("PendingCancel", **OURS)
+    driver.report("CancelRejected", **{**OURS, **fields})
+    driver.advance(10)
+    if record_id == "y-1" or outcome == "already_closed":
+        (final,) = driver.finals()
+        assert (final["outcome"], final["order_live"]) == (outcome, order_live)
+    else:
+        assert driver.finals() == []
+    assert len(driver.cancels_sent()) == 1
+
+
 def test_a_fill_reported_after_the_order_closed_is_booked_and_the_order_stays_closed() -> None:
     driver = Driver()
     driver.deliver(item())

@@ -378,9 +378,11 @@ class Desk:
             case "working":
                 self._working(cancel, now)
             case "pending":
-                self._wait_pending(cancel, now)
+                if not self._past_pending(cancel, record, now):
+                    self._wait_pending(cancel, now)
             case "running":
-                self._wait_running(cancel, now)
+                if not self._closed_by_reject(cancel, now):
+                    self._wait_running(cancel, now)
             case "absent":
                 self._absent(cancel, now)
             case "unclear":
@@ -425,6 +427,15 @@ class Desk:
                 self._stats.resends += 1
             cancel.move(Phase.QUEUED)
             self.queues[command.lane].put(cancel)
+
+    def _past_pending(self, cancel: CancelState, record: Record | None, now: Now) -> bool:
+        """A record that shows this cancel pending and is older than its reject: the order works, or is closed."""
+        if cancel.reject is None or record is None:
+            return False
+        if venue.stamp(record.timestamp) > venue.stamp(cancel.reject[0].timestamp):
+            return self._closed_by_reject(cancel, now)
+        self._working(cancel, now)
+        return True
 
     def _closed_by_reject(self, cancel: CancelState, now: Now) -> bool:
         """Look-ups add nothing to a reject that said ``Canceled``: then the order is closed, by another's hand."""
