@@ -544,6 +544,22 @@ def test_a_report_that_comes_on_two_sessions_counts_once() -> None:
     assert driver.engine.stats.duplicate_reports == 3
 
 
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_an_exec_id_with_other_content_is_kept_counted_and_looked_up(sessions: int) -> None:
+    driver = Driver(sessions=sessions)
+    driver.orders = [order("Canceled", ClOrdID="y-1")]
+    driver.deliver(item())
+    driver.report("PendingCancel", ExecID="e-1", **OURS)
+    for session in range(1, sessions + 1):
+        driver.report("Canceled", session, ExecID="e-1", Timestamp=format_utc(driver.utc_us), **OURS)
+    assert driver.outcomes() == ["pending_cancel", "report", "canceled"]
+    kept = driver.events("report")[0]
+    assert kept["report"]["ExecType"] == "Canceled"
+    assert kept["event_id"] != driver.events("pending_cancel")[0]["event_id"], "nobody drops it for its id"
+    assert [q["name"] for q in driver.questions()] == ["ExecutionReport", "Order", "ExecutionReport"]
+    assert driver.engine.stats.conflicting_reports == 1
+
+
 def test_a_report_without_exec_id_is_told_by_its_bytes() -> None:
     driver = Driver()
     driver.deliver(item())

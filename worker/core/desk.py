@@ -32,6 +32,9 @@ LEAST_KEPT: Final = 1_000
 LOOKUPS_PER_REJECT: Final = 2
 """How often the venue's history is asked whose hand closed an order, before its reject is the last word."""
 
+_ENDS: Final = frozenset({"canceled", "already_closed", "cancel_rejected"})
+"""Verdicts after which a cancel is final."""
+
 Wait = Literal["running", "lookup", "window", "joined"]
 
 
@@ -96,10 +99,27 @@ class Desk:
         for cancel in cancels:
             seen = cancel.exec_ids
             if exec_id in seen:
-                self._stats.duplicate_reports += 1
+                if cancel.phase is Phase.FINAL or not self._conflicts(cancel, record, raw, now):
+                    self._stats.duplicate_reports += 1
                 continue
             cancel.exec_ids = (*seen, exec_id) if len(seen) < EXEC_IDS_KEPT else (*seen[1:], exec_id)
             self._apply_to(cancel, record, raw, exec_id, now, session_id, replayed)
+
+    def _conflicts(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> bool:
+        """Whether a report under an ExecID seen before has other content: it is kept, counted and looked up (faults 3).
+
+        One that would end the cancel was not seen before, or the cancel would have ended then.
+        """
+        if judge(cancel, record, is_request(cancel, record)) not in _ENDS:
+            return False
+        exec_id = exec_id_of(raw)
+        if exec_id in cancel.exec_ids:
+            return False
+        cancel.exec_ids = (*cancel.exec_ids, exec_id)
+        self._stats.conflicting_reports += 1
+        self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now)
+        self.doubt(cancel, "unclear_report", now, announce=False)
+        return True
 
     def _apply_to(
         self,

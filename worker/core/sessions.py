@@ -311,7 +311,12 @@ class Sessions:
             if not exec_id:
                 raws = raws or _raws(source)
                 exec_id = exec_id_of(raws[index])
-            if len(concerned) == 1 and exec_id in concerned[0].exec_ids:
+            first = concerned[0]
+            if (
+                exec_id in first.exec_ids
+                and (first.phase is Phase.FINAL or record.exec_type == "PendingCancel")
+                and len(concerned) == 1
+            ):
                 stats.duplicate_reports += 1  # it came on another session
                 continue
             raws = raws or _raws(source)
