@@ -284,11 +284,6 @@ FILES = [
         "[venue.extra_stream_fields]\nStatuses = ['New']",
         "c.toml: venue.extra_stream_fields must not set Statuses",
     ),
-    (
-        "look-ups longer than the doubt",
-        "[venue]\nunknown_wait = 301",
-        "c.toml: venue.unknown_wait must not be above venue.doubt_window: 301 > 300",
-    ),
 ]
 
 

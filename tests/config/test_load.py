@@ -71,6 +71,16 @@ def test_an_unset_list_is_not_an_empty_one() -> None:
     assert parse([("a", b"[authorization]\nkill_users = []")], {}).authorization.kill_users == ()
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["doubt_window = 1", "lookback = 30", "order_horizon = 60", "unknown_wait = 0", "overlap = 2000"],
+)
+def test_one_wait_can_be_shortened_without_touching_the_others(text: str) -> None:
+    """Every order of these waits means something: a window shorter than a wait just ends first."""
+    key, value = text.split(" = ")
+    assert getattr(parse([("c.toml", f"[venue]\n{text}".encode())], {}).venue, key) == float(value)
+
+
 def test_a_whole_number_will_do_for_a_number() -> None:
     grace = parse([("a", b"[shutdown]\ngrace = 3")], {}).shutdown.grace
     assert (grace, type(grace)) == (3.0, float)

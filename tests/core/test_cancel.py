@@ -256,6 +256,15 @@ def test_an_order_that_was_refused_is_closed_if_the_report_bears_its_own_client_
     assert verdict_on(a_cancel(order_id=None, orig="ord-000417"), record("Rejected", **ORDERS_OWN)) == "already_closed"
 
 
+@pytest.mark.parametrize(
+    ("orig", "verdict"), [("ord-000417", "already_closed"), ("an-older-one", "look_up"), (None, "look_up")]
+)
+def test_a_client_id_that_is_its_own_original_is_the_orders(orig: str | None, verdict: Verdict) -> None:
+    """Another request on the order, refused as a message, names the order by another id than its own."""
+    told = record("Rejected", **ORDERS_OWN, OrigClOrdID=orig)
+    assert verdict_on(a_cancel(), told) == verdict
+
+
 def test_a_reject_of_the_cancels_id_is_never_a_word_on_the_order() -> None:
     """OrdStatus must read Rejected there (protocol 6) and says nothing of the order."""
     for exec_type in ("CancelRejected", "Rejected"):

@@ -323,6 +323,33 @@ def test_a_reject_that_says_canceled_is_believed_though_the_order_record_lags(st
     assert len(driver.cancels_sent()) == 1
 
 
+@pytest.mark.parametrize(
+    ("fields", "outcome", "order_live"),
+    [
+        ({"OrdStatus": "Canceled", "CxlRejReason": 0}, "already_closed", False),
+        ({"OrdStatus": "New", "CxlRejReason": 0}, "cancel_rejected", True),
+        ({"OrdStatus": "Rejected", "CxlRejReason": 1, "OrderID": "NONE"}, "cancel_rejected", True),
+    ],
+)
+@pytest.mark.parametrize("record_id", ["y-1", "z-9"])
+def test_a_record_that_still_shows_the_cancel_pending_is_older_than_its_reject(
+    fields: Fields, outcome: str, order_live: bool, record_id: str
+) -> None:
+    """An order that waits for another's request goes on waiting, unless the reject said that it is closed."""
+    driver = Driver()
+    driver.orders = [order("PendingCancel", ClOrdID=record_id)]
+    driver.deliver(item())
+    driver.report("PendingCancel", **OURS)
+    driver.report("CancelRejected", **{**OURS, **fields})
+    driver.advance(10)
+    if record_id == "y-1" or outcome == "already_closed":
+        (final,) = driver.finals()
+        assert (final["outcome"], final["order_live"]) == (outcome, order_live)
+    else:
+        assert driver.finals() == []
+    assert len(driver.cancels_sent()) == 1
+
+
 def test_a_fill_reported_after_the_order_closed_is_booked_and_the_order_stays_closed() -> None:
     driver = Driver()
     driver.deliver(item())
@@ -515,6 +542,22 @@ def test_a_report_that_comes_on_two_sessions_counts_once() -> None:
         driver.report("Canceled", session, ExecID="e-2", **OURS)
     assert driver.outcomes() == ["report", "canceled"]
     assert driver.engine.stats.duplicate_reports == 3
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_an_exec_id_with_other_content_is_kept_counted_and_looked_up(sessions: int) -> None:
+    driver = Driver(sessions=sessions)
+    driver.orders = [order("Canceled", ClOrdID="y-1")]
+    driver.deliver(item())
+    driver.report("PendingCancel", ExecID="e-1", **OURS)
+    for session in range(1, sessions + 1):
+        driver.report("Canceled", session, ExecID="e-1", Timestamp=format_utc(driver.utc_us), **OURS)
+    assert driver.outcomes() == ["pending_cancel", "report", "canceled"]
+    kept = driver.events("report")[0]
+    assert kept["report"]["ExecType"] == "Canceled"
+    assert kept["event_id"] != driver.events("pending_cancel")[0]["event_id"], "nobody drops it for its id"
+    assert [q["name"] for q in driver.questions()] == ["ExecutionReport", "Order", "ExecutionReport"]
+    assert driver.engine.stats.conflicting_reports == 1
 
 
 def test_a_report_without_exec_id_is_told_by_its_bytes() -> None:

@@ -104,6 +104,25 @@ def test_a_new_stream_starts_before_the_earliest_send_that_is_not_settled() -> N
     assert last(driver)["streams"][0]["StartDate"] == format_utc(START_US - 60 * SECOND)
 
 
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_send_on_the_lost_session_counts_until_it_is_settled(settled: bool) -> None:
+    driver = Driver(venue={"overlap": 60.0, "report_timeout": 250.0})
+    driver.deliver(item())
+    driver.advance(200)
+    driver.report("New", OrderID="order-77", Timestamp=format_utc(driver.utc_us))
+    at = driver.utc_us
+    driver.lose(1)
+    driver.orders = [order("Canceled", ClOrdID="y-1")]
+    driver.connect(replay=() if settled else None)
+    if settled:
+        assert driver.outcome() == "canceled"
+        driver.lose(2)
+        driver.connect(replay=None)
+    main = next(s for s in reversed(driver.subscribes()) if "OrderID" not in s.frame["streams"][0])
+    since = at if settled else START_US
+    assert main.frame["streams"][0]["StartDate"] == format_utc(since - 60 * SECOND)
+
+
 def test_extra_stream_fields_are_merged_in() -> None:
     driver = Driver(venue={"extra_stream_fields": {"User": "desk"}})
     assert driver.subscribes()[0].frame["streams"][0]["User"] == "desk"

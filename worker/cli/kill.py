@@ -33,7 +33,7 @@ Exit status:
 @click.option("--symbol", metavar="SYMBOL", help="Only the orders of this symbol.")
 @click.option("--side", type=click.Choice(["Buy", "Sell"]), help="Only this side.")
 @click.option("--customer-user", metavar="USER", help="Only the orders of this CustomerUser.")
-@click.option("--reason", metavar="TEXT", required=True, help="Why; it is copied into every event.")
+@click.option("--reason", metavar="TEXT", help="Why; it is copied into every event.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
     "--deadline",
@@ -61,7 +61,7 @@ def command(
     symbol: str | None,
     side: str | None,
     customer_user: str | None,
-    reason: str,
+    reason: str | None,
     yes: bool,
     deadline: str | None,
     command_id: str | None,
@@ -84,7 +84,7 @@ def command(
     from worker.wire.timestamp import parse_utc
 
     config = load_config(context)
-    why = reason_of(reason)
+    why = reason_of(reason) if reason is not None else None
     asked = mass_request(
         command_id if command_id is not None else str(uuid.uuid4()),
         str(uuid.uuid4()),

@@ -34,10 +34,6 @@ def checks() -> Iterator[Check]:
     yield _ordered("venue.report_sessions", "venue.sessions")
     yield _ordered("venue.reconnect_min", "venue.reconnect_max")
     yield _ordered("venue.lookup_min", "venue.lookup_max")
-    yield _ordered("venue.unknown_wait", "venue.doubt_window")
-    yield _ordered("venue.report_timeout", "venue.doubt_window")
-    yield _ordered("venue.overlap", "venue.lookback")
-    yield _ordered("venue.lookback", "venue.order_horizon")
     yield Check(("venue.extra_stream_fields",), _extra_stream_fields)
     yield _ordered("results.retry_min", "results.retry_max")
 

@@ -201,7 +201,7 @@ class Venue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     extra_stream_fields: dict[str, Plain | list[Plain]] = {}
 
     doubt_window: Seconds = 300.0
-    unknown_wait: Seconds = 5.0
+    unknown_wait: Annotated[float, Meta(ge=0, le=86_400)] = 5.0
     lookup_min: Seconds = 0.25
     lookup_max: Seconds = 5.0
     lookback: Seconds = 900.0

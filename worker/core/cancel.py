@@ -239,7 +239,8 @@ def judge(cancel: CancelState, record: Record, ours: bool) -> Verdict:
         case "Rejected":
             if ours:
                 return _judge_reject(cancel, record)
-            return "already_closed" if record.cl_ord_id in cancel.client_ids else "look_up"
+            own = record.cl_ord_id in cancel.client_ids or record.cl_ord_id == record.orig_cl_ord_id is not None
+            return "already_closed" if own else "look_up"  # its own id, or that of another request on it
         case "Trade":
             return "already_closed" if venue.is_filled(record) else _judge_status(record)
         case "Expired":

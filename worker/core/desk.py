@@ -32,6 +32,9 @@ LEAST_KEPT: Final = 1_000
 LOOKUPS_PER_REJECT: Final = 2
 """How often the venue's history is asked whose hand closed an order, before its reject is the last word."""
 
+_ENDS: Final = frozenset({"canceled", "already_closed", "cancel_rejected"})
+"""Verdicts after which a cancel is final."""
+
 Wait = Literal["running", "lookup", "window", "joined"]
 
 
@@ -97,10 +100,27 @@ class Desk:
         for cancel in cancels:
             seen = cancel.exec_ids
             if exec_id in seen:
-                self._stats.duplicate_reports += 1
+                if cancel.phase is Phase.FINAL or not self._conflicts(cancel, record, raw, now):
+                    self._stats.duplicate_reports += 1
                 continue
             cancel.exec_ids = (*seen, exec_id) if len(seen) < EXEC_IDS_KEPT else (*seen[1:], exec_id)
             self._apply_to(cancel, record, raw, exec_id, now, session_id, replayed)
+
+    def _conflicts(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> bool:
+        """Whether a report under an ExecID seen before has other content: it is kept, counted and looked up (faults 3).
+
+        One that would end the cancel was not seen before, or the cancel would have ended then.
+        """
+        if judge(cancel, record, is_request(cancel, record)) not in _ENDS:
+            return False
+        exec_id = exec_id_of(raw)
+        if exec_id in cancel.exec_ids:
+            return False
+        cancel.exec_ids = (*cancel.exec_ids, exec_id)
+        self._stats.conflicting_reports += 1
+        self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now)
+        self.doubt(cancel, "unclear_report", now, announce=False)
+        return True
 
     def _apply_to(
         self,
@@ -393,9 +413,11 @@ class Desk:
             case "working":
                 self._working(cancel, now)
             case "pending":
-                self._wait_pending(cancel, now)
+                if not self._past_pending(cancel, record, now):
+                    self._wait_pending(cancel, now)
             case "running":
-                self._wait_running(cancel, now)
+                if not self._closed_by_reject(cancel, now):
+                    self._wait_running(cancel, now)
             case "absent":
                 self._absent(cancel, now)
             case "unclear":
@@ -440,6 +462,15 @@ class Desk:
                 self._stats.resends += 1
             cancel.move(Phase.QUEUED)
             self.queues[command.lane].put(cancel)
+
+    def _past_pending(self, cancel: CancelState, record: Record | None, now: Now) -> bool:
+        """A record that shows this cancel pending and is older than its reject: the order works, or is closed."""
+        if cancel.reject is None or record is None:
+            return False
+        if venue.stamp(record.timestamp) > venue.stamp(cancel.reject[0].timestamp):
+            return self._closed_by_reject(cancel, now)
+        self._working(cancel, now)
+        return True
 
     def _closed_by_reject(self, cancel: CancelState, now: Now) -> bool:
         """Look-ups add nothing to a reject that said ``Canceled``: then the order is closed, by another's hand."""

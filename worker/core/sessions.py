@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from msgspec import Raw
 
 from worker.config import Venue
 from worker.core.book import OpenOrders
-from worker.core.cancel import Phase
+from worker.core.cancel import CancelState, Phase
 from worker.core.clock import Now
 from worker.core.desk import Desk, exec_id_of
 from worker.core.effects import Effect, Note, SessionIsReady
@@ -59,6 +60,7 @@ class Sessions:
         self._last_report_at: str | None = None
         self._reread_at = -REREAD_AT_MOST_EVERY_S
         self._words_met: set[tuple[str, str | None]] = set()
+        self._lost_with: list[CancelState] = []
         self.ready = False
         self.last_ready_mono: float | None = None
         self.last_loss: str | None = None
@@ -96,6 +98,7 @@ class Sessions:
         self._lookups.session_lost(session)
         self._sweeps.session_lost(session)
         frames = list(session.frames.values())
+        self._lost_with = self._not_ended_of_lost() + _unanswered(frames)
         if session.carries_reports:
             frames += [f for s in self._sessions.values() if not s.carries_reports for f in s.frames.values()]
         for frame in frames:
@@ -222,13 +225,17 @@ class Sessions:
         since = now.utc_us + session.clock_offset_us
         if self._last_report_at is not None:
             since = min(since, self._last_report_us(since))
-        sent = [
-            c.sent_mono for s in self._sessions.values() for f in s.frames.values() for c in f.cancels if c.frame is f
-        ]
-        if sent:
-            since = min(since, now.utc_us + session.clock_offset_us - int((now.mono - min(sent)) * 1e6))
+        unsettled = self._not_ended_of_lost()
+        for other in self._sessions.values():
+            unsettled += _unanswered(other.frames.values())
+        if unsettled:
+            earliest = min(c.sent_mono for c in unsettled)
+            since = min(since, now.utc_us + session.clock_offset_us - int((now.mono - earliest) * 1e6))
         session.subscribe_reports(start_date(since - overlap_us, 0), now)
         self._refresh(now)
+
+    def _not_ended_of_lost(self) -> list[CancelState]:
+        return [c for c in self._lost_with if c.phase is not Phase.FINAL]
 
     def _last_report_us(self, now_us: int) -> int:
         assert self._last_report_at is not None
@@ -322,7 +329,12 @@ class Sessions:
             if not exec_id:
                 raws = raws or _raws(source)
                 exec_id = exec_id_of(raws[index])
-            if len(concerned) == 1 and exec_id in concerned[0].exec_ids:
+            first = concerned[0]
+            if (
+                exec_id in first.exec_ids
+                and (first.phase is Phase.FINAL or record.exec_type == "PendingCancel")
+                and len(concerned) == 1
+            ):
                 stats.duplicate_reports += 1  # it came on another session
                 continue
             raws = raws or _raws(source)
@@ -453,3 +465,8 @@ class Sessions:
 
 def _raws(source: Source) -> list[Raw]:
     return source if isinstance(source, list) else venue.raw_records(source)
+
+
+def _unanswered(frames: Iterable[SentFrame]) -> list[CancelState]:
+    """The cancels of ``frames`` that still wait on that send."""
+    return [c for frame in frames for c in frame.cancels if c.frame is frame]

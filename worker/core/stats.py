@@ -64,7 +64,7 @@ DOUBT_REASONS: Final = (
     "other",
 )
 """Why a cancel became doubtful. ``pending``: PendingCancel and then silence; ``running_request`` and ``duplicate_id``:
-reject reasons 3 and 6; ``unclear_report``: a reject that does not tell what became of the order."""
+reject reasons 3 and 6; ``unclear_report``: one that does not tell, or not for certain, what became of the order."""
 
 LOOKUP_KINDS: Final = ("order", "replay")
 """One order asked for on the Order stream; a replay of ExecutionReports."""
