@@ -50,6 +50,9 @@ COMMANDS, KILL, DEAD, RESULTS, AUDIT = (
     "cancel.results",
     "cancel.audit",
 )
+SCALE = float(os.environ.get("CANCEL_WORKER_TEST_SCALE", "1"))
+"""How many times the size that the issue names the larger tests have."""
+
 START_S = 30 * SECOND
 """Limit for a start; a machine that runs much else at the same time needs some of it."""
 
@@ -529,9 +532,12 @@ class Stage:
                 assert _is_closed(stands), (key, stands)
 
     def check_no_blind_resend(self, but: Container[str] = ()) -> int:
-        """Between two sends on one order the venue was asked for it, or for all. Returns the count of resends."""
-        asked: list[tuple[float, str | None]] = [
-            (frame.at, stream.get("OrderID"))
+        """Between two sends on one order the venue was asked for it, or for all, and at a time when it was open.
+
+        Returns the count of resends.
+        """
+        asked: list[tuple[int, str | None]] = [
+            (frame.utc_us, stream.get("OrderID"))
             for frame in self.venue.received
             if frame.type == "subscribe"
             for stream in frame.message["streams"]
@@ -544,10 +550,12 @@ class Stage:
         for order_id, sends in by_order.items():
             if order_id in but:
                 continue
+            ended_us = self.venue.ended_us(order_id)
             for earlier, later in itertools.pairwise(sends):
                 resent += 1
-                between = [one for at, one in asked if earlier.at < at < later.at]
-                assert order_id in between or None in between, f"{order_id} was sent again without a look-up: {sends}"
+                between = [us for us, one in asked if earlier.utc_us < us < later.utc_us and one in (order_id, None)]
+                assert between, f"{order_id} was sent again without a look-up: {sends}"
+                assert ended_us is None or between[0] <= ended_us, f"{order_id} was done and was sent again: {sends}"
         return resent
 
     def sends(self) -> Counter[str]:
@@ -613,6 +621,7 @@ __all__ = [
     "KEY",
     "KILL",
     "RESULTS",
+    "SCALE",
     "SECRET",
     "Events",
     "HeadersType",
