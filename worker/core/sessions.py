@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Final
 
 from msgspec import Raw
 
 from worker.config import Venue
 from worker.core.book import OpenOrders
-from worker.core.cancel import Phase
+from worker.core.cancel import CancelState, Phase
 from worker.core.clock import Now
 from worker.core.desk import Desk, exec_id_of
 from worker.core.effects import Effect, Note, SessionIsReady
 from worker.core.facts import SessionLost, SessionOpened
 from worker.core.lookups import Lookups
-from worker.core.reconcile import start_date
+from worker.core.reconcile import Query, start_date
 from worker.core.session import SentFrame, SessionState, Subscription
 from worker.core.stats import Stats
 from worker.core.sweep import Snapshot
@@ -288,6 +289,7 @@ class Sessions:
         find, stats = self._find, self._stats
         counts = stats.reports
         raws: list[Raw] | None = None
+        asked = _asked(sub)
         for index, record in enumerate(records):
             try:
                 counts[record.exec_type or "other"] += 1
@@ -309,7 +311,7 @@ class Sessions:
                 continue
             raws = raws or _raws(source)
             self._book.note(record)
-            self._desk.apply(concerned, record, raws[index], exec_id, now, session.session_id)
+            self._desk.apply(concerned, record, raws[index], exec_id, now, session.session_id, asked=asked)
 
     def _note_report_time(self, timestamp: str | None) -> None:
         if timestamp is not None and venue.stamp(timestamp) > venue.stamp(self._last_report_at):
@@ -319,10 +321,11 @@ class Sessions:
         """Judge what a replay told, in the order of its Timestamps: that of the pages is not known (protocol 3.3)."""
         records, sub.records = sub.records, []
         records.sort(key=lambda pair: venue.stamp(pair[0].timestamp))
-        desk = self._desk
+        desk, asked = self._desk, _asked(sub)
         for record, raw in records:
             exec_id = record.exec_id or exec_id_of(raw)
-            desk.apply(self._find(record), record, raw, exec_id, now, session.session_id, replayed=True)
+            concerned = self._find(record)
+            desk.apply(concerned, record, raw, exec_id, now, session.session_id, replayed=True, asked=asked)
 
     def _snapshot_ended(self, session: SessionState, sub: Subscription, now: Now) -> None:
         sub.exec_ids = set()
@@ -421,3 +424,8 @@ class Sessions:
 
 def _raws(source: Source) -> list[Raw]:
     return source if isinstance(source, list) else venue.raw_records(source)
+
+
+def _asked(sub: Subscription) -> Container[CancelState]:
+    """The cancels that a stream was subscribed for."""
+    return sub.query.inquiry.unanswered if isinstance(sub.query, Query) else ()

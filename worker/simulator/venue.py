@@ -190,7 +190,10 @@ class Simulator(Floor):
         if order is None or not order.closed:
             return None
         told = self.book.history_of.get(order_id, ())
-        return min((e.published_us for e in told if e.ord_status in CLOSED_STATUSES and e.ord_status != "Rejected"), default=None)
+        return min(
+            (e.published_us for e in told if e.ord_status in CLOSED_STATUSES and e.ord_status != "Rejected"),
+            default=None,
+        )
 
     @property
     def on_cancel(self) -> Chooser | None:
