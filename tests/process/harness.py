@@ -319,9 +319,9 @@ class Stage:
         """Declare a queue of a consumer of events."""
         await self.broker.declare_queue(queue, kind="classic", bind=[(RESULTS, key)])
 
-    async def declare(self) -> None:
-        """Declare the topology before any worker does, as an operator may."""
-        dial = Dial(lambda: [self.broker.url], name="test")
+    async def declare(self, url: str | None = None) -> None:
+        """Declare the topology before any worker does, as an operator may; ``url``: at another node of the cluster."""
+        dial = Dial(lambda: [url or self.broker.url], name="test")
         await topology.declare(dial, BrokerSettings())
 
     # -- workers
