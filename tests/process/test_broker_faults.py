@@ -265,7 +265,7 @@ async def test_alarms_go_on_and_off_under_load(own_stage: Stage) -> None:
     worker = await stage.start(venue__rate_limit=60.0)
     alarms = (
         (("set_vm_memory_high_watermark", "0.0001"), ("set_vm_memory_high_watermark", "0.6")),
-        (("set_disk_free_limit", "1000TB"), ("set_disk_free_limit", "50MB")),
+        (("set_disk_free_limit", "1000000GB"), ("set_disk_free_limit", "50MB")),
     )
     for on, off in alarms * 2:
         finals = len(stage.finals_by_cancel())
