@@ -351,7 +351,7 @@ async def test_sigterm_while_the_broker_is_gone_ends_within_the_grace(own_stage:
 
 @pytest.fixture
 async def impatient_node() -> AsyncIterator[PrivateNode]:
-    """A node that closes the channel of a consumer which holds a delivery for longer than 3 s, and looks each second."""
+    """A node that closes the channel of a consumer which holds a delivery for longer than 3 s."""
     try:
         node = PrivateNode(settings={"consumer_timeout": "3000"})
     except NodeMissingError:
@@ -366,8 +366,10 @@ async def impatient_node() -> AsyncIterator[PrivateNode]:
 async def test_what_is_held_for_long_goes_on_and_its_redelivery_joins_it(
     impatient_node: PrivateNode, tmp_path: Path, hold_limit: float
 ) -> None:
-    """The broker's ack timeout closes the channel of a worker that holds on (900); one that hands back in time (1) never
-    sees it. Either way a cancel is sent once, and one attempt goes on (faults A12, I7).
+    """One attempt goes on, and a cancel is sent once (faults A12, I7).
+
+    The broker's ack timeout closes the channel of a worker that holds on (900); one that hands back in time never
+    sees it.
     """
     async with Broker.on(impatient_node) as broker, Stage(broker, tmp_path) as stage:
         await stage.open(Script(behaviour=Behaviour(pending=False, delay=9.0)))

@@ -39,7 +39,7 @@ def _urls(nodes: Nodes) -> str:
 async def _leads(stage: Stage, node: PrivateNode, queue: str = COMMANDS) -> bool:
     told = await stage.broker.api("GET", f"queues/%2F/{queue}")
     assert isinstance(told, dict)
-    return str(told.get("leader")) == node.identity.name
+    return bool(told.get("leader") == node.identity.name)
 
 
 async def _finals(stage: Stage, more: int) -> None:

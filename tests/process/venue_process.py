@@ -53,6 +53,14 @@ class VenueProcess:
         assert self._process is not None
         return self._process
 
+    def _spawn(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.process.venue_process"],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
     def stop(self) -> None:
         """SIGSTOP: connections stay open, nothing is read and nothing answers."""
         self.process.send_signal(signal.SIGSTOP)
@@ -67,12 +75,7 @@ class VenueProcess:
         return msgspec.json.decode(out, type=Books)
 
     async def __aenter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.process.venue_process"],
-            cwd=Path(__file__).parents[2],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        self._spawn()
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(msgspec.json.encode(self._script) + b"\n")
         self.process.stdin.flush()
