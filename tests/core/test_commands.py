@@ -402,14 +402,29 @@ def test_what_is_held_too_long_is_handed_back_and_its_redelivery_joins_what_goes
     driver = Driver(broker={"hold_limit": 60.0}, venue={"doubt_window": 600.0, "pending_timeout": 30.0})
     driver.orders = [order("PendingCancel", ClOrdID="y-1")]
     held = driver.deliver(item())
-    driver.advance(59)
+    driver.advance(50)
     assert driver.settlement(held) is None
-    driver.advance(8)
-    assert driver.settlement(held) == "requeue"
+    driver.advance(10)
+    assert driver.settlement(held) == "requeue", "half the broker's consumer timeout, and not a moment longer"
     again = driver.deliver(item(), redelivered=True, headers={"x-delivery-count": 1})
     driver.advance(20)
     assert driver.cancels_sent() == ["y-1"], "one attempt goes on"
     driver.report("Canceled", ClOrdID="y-1")
     driver.confirm()
     assert driver.settlement(again) == "ack"
+    assert list(driver.left_over()) == []
+
+
+@pytest.mark.parametrize("hold_limit", [2.0, 60.0])
+def test_an_invalid_command_whose_event_is_not_confirmed_is_not_held_longer_either(hold_limit: float) -> None:
+    driver = Driver(broker={"hold_limit": hold_limit})
+    held = driver.deliver(body=b"{")
+    driver.advance(hold_limit / 4)
+    assert driver.settlement(held) is None
+    driver.advance(hold_limit * 3 / 4)
+    assert driver.settlement(held) == "requeue"
+    again = driver.deliver(body=b"{", redelivered=True)
+    driver.confirm()
+    assert driver.settlement(again) == "dead_letter"
+    assert len(driver.events("invalid")) == 1
     assert list(driver.left_over()) == []

@@ -268,6 +268,27 @@ def test_a_replay_is_judged_in_the_order_of_its_timestamps() -> None:
         assert driver.outcome() == "already_closed"
 
 
+def test_a_replay_under_way_when_a_redelivered_command_comes_does_not_end_it() -> None:
+    """Its first page went by: its own look-up tells the same report as whoever had the command before (contract 3)."""
+    fill = report("Trade", OrdStatus="Filled", LeavesQty="0", Timestamp="2026-03-09T14:09:12.10Z")
+    reject = report(
+        "CancelRejected", ClOrdID="y-1", OrdStatus="Filled", LeavesQty="0", CxlRejReason=0,
+        Timestamp="2026-03-09T14:09:12.11Z",
+    )  # fmt: skip
+    driver = Driver()
+    second = driver.open(slot=1)
+    driver.greet(second)
+    driver.frame(second, initial=True, next="2", data=[fill])
+    driver.answering = False
+    driver.deliver(item(), redelivered=True, timestamp_s=START_US // SECOND - 5)
+    driver.frame(second, initial=True, data=[reject])
+    driver.frame(second, data=[reject | {"ExecID": "live-1"}])
+    assert driver.finals() == [], "neither by that replay nor by a live report"
+    asked = driver.subscribes()[-1]
+    driver.frame(asked.session, asked.frame["reqid"], initial=True, data=[fill, reject])
+    assert driver.final()["report"]["ExecType"] == "Trade"
+
+
 def test_a_pending_cancel_of_ours_in_the_replay_is_waited_for() -> None:
     driver = Driver()
     driver.history = [report("PendingCancel", ClOrdID="y-1")]

@@ -25,7 +25,7 @@ from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.parse import quote
 
 import aio_pika
@@ -38,7 +38,7 @@ from tests.support.timing import SECOND, eventually
 from worker.broker import topology
 from worker.broker.dial import Dial
 from worker.config import Broker as BrokerSettings
-from worker.simulator import CancelSeen, Script, Simulator, Truth
+from worker.simulator import CancelSeen, Received, Script, Simulator, Truth
 
 REPOSITORY = Path(__file__).parents[2]
 KEY = "PROCESSTESTK"
@@ -50,11 +50,26 @@ COMMANDS, KILL, DEAD, RESULTS, AUDIT = (
     "cancel.results",
     "cancel.audit",
 )
+SCALE = float(os.environ.get("CANCEL_WORKER_TEST_SCALE", "1"))
+"""How many times the size that the issue names the larger tests have."""
+
 START_S = 30 * SECOND
 """Limit for a start; a machine that runs much else at the same time needs some of it."""
 
 CancelKey = tuple[str, int]
 """Command id and index."""
+
+
+class VenueBooks(Protocol):
+    """What the checks ask a venue for: the simulator, or what a venue process left behind."""
+
+    @property
+    def cancels(self) -> list[CancelSeen]: ...
+    @property
+    def received(self) -> list[Received]: ...
+    def truth(self) -> dict[str, Truth]: ...
+    def sends_of(self, order_id: str) -> list[CancelSeen]: ...
+    def ended_us(self, order_id: str) -> int | None: ...
 
 
 class _Reported(msgspec.Struct):
@@ -296,6 +311,8 @@ class Stage:
         self.workers: list[Worker] = []
         self.published: dict[str, int] = {}
         self.may_differ: dict[str, set[str]] = {}
+        self.venue_url = ""
+        self.books: VenueBooks | None = None
         self._venue: Simulator | None = None
         self._stack = AsyncExitStack()
 
@@ -307,6 +324,12 @@ class Stage:
     async def open(self, script: Script | None = None, **venue: Any) -> Self:
         """Start the venue and the consumer of events."""
         self._venue = await self._stack.enter_async_context(Simulator(script, key=KEY, secret=SECRET, **venue))
+        self.books = self._venue
+        return await self.open_at(self._venue.url)
+
+    async def open_at(self, venue_url: str) -> Self:
+        """Start the consumer of events; the venue is somebody else's, and ``books`` are to be set at its end."""
+        self.venue_url = venue_url
         await self.broker.declare_exchange(RESULTS, "topic")
         await self.watch("watch")
         await self.events.start()
@@ -316,9 +339,9 @@ class Stage:
         """Declare a queue of a consumer of events."""
         await self.broker.declare_queue(queue, kind="classic", bind=[(RESULTS, key)])
 
-    async def declare(self) -> None:
-        """Declare the topology before any worker does, as an operator may."""
-        dial = Dial(lambda: [self.broker.url], name="test")
+    async def declare(self, url: str | None = None) -> None:
+        """Declare the topology before any worker does, as an operator may; ``url``: at another node of the cluster."""
+        dial = Dial(lambda: [url or self.broker.url], name="test")
         await topology.declare(dial, BrokerSettings())
 
     # -- workers
@@ -332,7 +355,7 @@ class Stage:
         keys: dict[str, object] = {
             "broker__url": self.broker.url,
             "broker__reconnect_max": 1.0,
-            "venue__url": self.venue.url,
+            "venue__url": self.venue_url,
             "venue__api_key": KEY,
             "venue__api_secret": SECRET,
             "venue__reconnect_max": 0.5,
@@ -465,6 +488,11 @@ class Stage:
 
     # -- the books
 
+    @property
+    def _books(self) -> VenueBooks:
+        assert self.books is not None
+        return self.books
+
     def finals_by_cancel(self) -> dict[CancelKey, list[Seen]]:
         found: dict[CancelKey, list[Seen]] = defaultdict(list)
         for event in self.events.finals():
@@ -510,7 +538,7 @@ class Stage:
 
     def check_truth(self) -> None:
         """No final says of an order what the venue would not say of it now."""
-        truth = self.venue.truth()
+        truth = self._books.truth()
         for key, event in self.check_finals(once=False).items():
             order_id = event.body["order_id"]
             if order_id not in truth:
@@ -519,7 +547,7 @@ class Stage:
             stands = truth[order_id]
             if event.outcome == "canceled":
                 assert stands.status == "Canceled", (key, stands)
-                ours = {seen.cl_ord_id for seen in self.venue.sends_of(order_id)}
+                ours = {seen.cl_ord_id for seen in self._books.sends_of(order_id)}
                 assert stands.canceled_by in ours, (key, stands)
             elif event.outcome == "already_closed":
                 assert _is_closed(stands), (key, stands)
@@ -529,30 +557,35 @@ class Stage:
                 assert _is_closed(stands), (key, stands)
 
     def check_no_blind_resend(self, but: Container[str] = ()) -> int:
-        """Between two sends on one order the venue was asked for it, or for all. Returns the count of resends."""
-        asked: list[tuple[float, str | None]] = [
-            (frame.at, stream.get("OrderID"))
-            for frame in self.venue.received
+        """Between two sends on one order the venue was asked for it, or for all, and at a time when it was open.
+
+        Returns the count of resends.
+        """
+        asked: list[tuple[int, str | None]] = [
+            (frame.utc_us, stream.get("OrderID"))
+            for frame in self._books.received
             if frame.type == "subscribe"
             for stream in frame.message["streams"]
             if stream["name"] == "Order"
         ]
         by_order: dict[str, list[CancelSeen]] = defaultdict(list)
-        for seen in self.venue.cancels:
+        for seen in self._books.cancels:
             by_order[seen.order_id or seen.orig_cl_ord_id or ""].append(seen)
         resent = 0
         for order_id, sends in by_order.items():
             if order_id in but:
                 continue
+            ended_us = self._books.ended_us(order_id)
             for earlier, later in itertools.pairwise(sends):
                 resent += 1
-                between = [one for at, one in asked if earlier.at < at < later.at]
-                assert order_id in between or None in between, f"{order_id} was sent again without a look-up: {sends}"
+                between = [us for us, one in asked if earlier.utc_us < us < later.utc_us and one in (order_id, None)]
+                assert between, f"{order_id} was sent again without a look-up: {sends}"
+                assert ended_us is None or between[0] <= ended_us, f"{order_id} was done and was sent again: {sends}"
         return resent
 
     def sends(self) -> Counter[str]:
         """How often each order was named in a cancel."""
-        return Counter(seen.order_id or seen.orig_cl_ord_id or "" for seen in self.venue.cancels)
+        return Counter(seen.order_id or seen.orig_cl_ord_id or "" for seen in self._books.cancels)
 
     # -- life
 
@@ -613,6 +646,7 @@ __all__ = [
     "KEY",
     "KILL",
     "RESULTS",
+    "SCALE",
     "SECRET",
     "Events",
     "HeadersType",

@@ -11,7 +11,7 @@ import pytest
 from tests.process.harness import AUDIT, COMMANDS, DEAD, RESULTS, Seen, Stage, cancel_of
 from tests.support.broker import Broker
 from tests.support.timing import SECOND, eventually
-from worker.demo.node import PrivateNode
+from worker.demo.node import NodeMissingError, PrivateNode
 from worker.simulator import Behaviour, Script
 
 
@@ -251,6 +251,140 @@ async def test_a_memory_alarm_delays_events_and_stops_no_cancel(own_stage: Stage
     stage.check_finals(once=False)
     assert max(stage.sends().values()) == 1
     stage.check_truth()
+
+
+@pytest.mark.slow
+async def test_alarms_go_on_and_off_under_load(own_stage: Stage) -> None:
+    """Memory and disk, in turn: cancels in hand are sent, events wait, and each final comes once by id."""
+    stage = own_stage
+    node = _node(stage)
+    await stage.open(Script(behaviour=Behaviour(gap=0.02)))
+    await stage.declare()
+    orders = stage.place(600)
+    await stage.publish_each(orders)
+    worker = await stage.start(venue__rate_limit=60.0)
+    alarms = (
+        (("set_vm_memory_high_watermark", "0.0001"), ("set_vm_memory_high_watermark", "0.6")),
+        (("set_disk_free_limit", "1000000GB"), ("set_disk_free_limit", "50MB")),
+    )
+    for on, off in alarms * 2:
+        finals = len(stage.finals_by_cancel())
+        await eventually(lambda: len(stage.finals_by_cancel()) >= finals + 30, 20 * SECOND)  # noqa: B023
+        await node.ctl(*on)
+        try:
+            await worker.until_unready("blocks publishing", 20 * SECOND)
+            sent = len(stage.venue.cancels)
+            await stage.venue.until(lambda: len(stage.venue.cancels) >= sent + 10, 10 * SECOND)  # noqa: B023
+        finally:
+            await node.ctl(*off)
+        await worker.until_ready(30 * SECOND)
+    assert stage.missing(), "the load was over: nothing was tested"
+    assert len(worker.log_events("publisher_blocked")) >= 4
+    await stage.settled(30 * SECOND)
+    await stage.end_all()
+    finals_by_key = stage.check_finals(once=False)
+    assert len(finals_by_key) == 600 and max(stage.sends().values()) == 1
+    stage.check_truth()
+
+
+@pytest.mark.slow
+async def test_sigterm_during_an_alarm_ends_within_the_grace_and_acks_nothing(own_stage: Stage) -> None:
+    """What was sent and has no confirmed final comes back; the next worker tells it and sends nothing."""
+    stage = own_stage
+    node = _node(stage)
+    await stage.open(Script(behaviour=Behaviour(pending=False)))
+    await stage.declare()
+    await stage.publish_each(stage.place(50))
+    await node.ctl("set_vm_memory_high_watermark", "0.0001")
+    try:
+        worker = stage.worker(shutdown__grace=1.0)
+        worker.spawn()
+        await worker.until_unready("blocks publishing", 30 * SECOND)
+        await stage.venue.until(lambda: len(stage.venue.cancels) == 50, 20 * SECOND)
+        began = time.monotonic()
+        assert await worker.terminate(15 * SECOND) == 0
+        took = time.monotonic() - began
+        # The grace, then 2 s for the confirms of suspects and for each of five closes at the most.
+        assert took < 1.0 + 2.0 + 5 * SECOND, f"SIGTERM took {took:.1f} s"
+        assert stage.events.finals() == []
+
+        async def back() -> bool:
+            return await stage.broker.depth(COMMANDS) == 50
+
+        await eventually(back, 10 * SECOND)
+    finally:
+        await node.ctl("set_vm_memory_high_watermark", "0.6")
+    await stage.start()
+    await stage.settled(30 * SECOND)
+    await stage.end_all()
+    assert {e.outcome for e in stage.check_finals(once=False).values()} == {"canceled"}
+    assert max(stage.sends().values()) == 1
+    stage.check_truth()
+
+
+@pytest.mark.slow
+async def test_sigterm_while_the_broker_is_gone_ends_within_the_grace(own_stage: Stage) -> None:
+    """The node dies under load, the worker is told to stop while it tries to reconnect: 0, and nothing is lost."""
+    stage = own_stage
+    node = _node(stage)
+    await stage.open(Script(behaviour=Behaviour(pending=False, delay=0.3)))
+    await stage.declare()
+    declared = time.monotonic()
+    worker = await stage.start(shutdown__grace=2.0, venue__rate_limit=60.0)
+    await eventually(lambda: time.monotonic() - declared > 8, 10)  # faults A30
+    await stage.publish_each(stage.place(100))
+    await stage.venue.until(lambda: len(stage.venue.cancels) >= 30, 10 * SECOND)
+    await node.kill()
+    await worker.until_unready("lane", 10 * SECOND)
+    began = time.monotonic()
+    assert await worker.terminate(15 * SECOND) == 0
+    assert time.monotonic() - began < 2.0 + 2.0 + 5 * SECOND
+    await node.start()
+    await stage.start()
+    await stage.settled(60 * SECOND)
+    await stage.end_all()
+    assert {e.outcome for e in stage.check_finals(once=False).values()} == {"canceled"}
+    assert max(stage.sends().values()) == 1
+    stage.check_truth()
+    stage.check_no_blind_resend()
+
+
+@pytest.fixture
+async def impatient_node() -> AsyncIterator[PrivateNode]:
+    """A node that closes the channel of a consumer which holds a delivery for longer than 3 s."""
+    try:
+        node = PrivateNode(settings={"consumer_timeout": "3000"})
+    except NodeMissingError:
+        pytest.skip("needs a node of ours")
+    async with node:
+        await node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
+        yield node
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hold_limit", [900.0, 1.0])
+async def test_what_is_held_for_long_goes_on_and_its_redelivery_joins_it(
+    impatient_node: PrivateNode, tmp_path: Path, hold_limit: float
+) -> None:
+    """One attempt goes on, and a cancel is sent once (faults A12, I7).
+
+    The broker's ack timeout closes the channel of a worker that holds on (900); one that hands back in time never
+    sees it.
+    """
+    async with Broker.on(impatient_node) as broker, Stage(broker, tmp_path) as stage:
+        await stage.open(Script(behaviour=Behaviour(pending=False, delay=9.0)))
+        worker = await stage.start(broker__hold_limit=hold_limit, venue__report_timeout=60.0)
+        slow = await stage.publish_each(stage.place(5))
+        await stage.venue.until(lambda: len(stage.venue.cancels) == 5, 10 * SECOND)
+        await stage.settled(40 * SECOND)
+        await worker.until_ready(10 * SECOND)
+        await stage.end_all()
+        finals = stage.check_finals(once=True)
+        assert {finals[c, 0].outcome for c in slow} == {"canceled"}
+        assert max(stage.sends().values()) == 1
+        stage.check_truth()
+        closed = [e["reason"] for e in worker.log_events("consumer_lost") if "timeout" in str(e["reason"])]
+        assert bool(closed) is (hold_limit == 900.0), closed
 
 
 async def test_the_commands_queue_is_deleted_and_made_again(stage: Stage) -> None:

@@ -61,6 +61,30 @@ async def test_the_same_command_after_its_end_at_another_worker(stage: Stage) ->
     assert {e.outcome for e in stage.events.finals()} == {"canceled"}, "what was once confirmed is not replaced"
 
 
+async def test_the_same_commands_at_two_workers_at_once_get_the_same_finals(stage: Stage) -> None:
+    """One venue's ledger: an order may be asked for twice, under one ClOrdID, and is told of once (contract 4.3)."""
+    await stage.open(Script(behaviour=Behaviour(gap=0.05, jitter=0.3)))
+    await stage.declare()
+    orders = stage.place(100)
+    items = {uuid.uuid4().hex: [cancel_of(o) for o in orders[n : n + 2]] for n in range(0, 100, 2)}
+    for _ in range(2):  # one after the other in the queue, so that each of two workers that take turns gets one
+        for command_id, of in items.items():
+            await stage.publish(of, command_id=command_id)
+    workers = [stage.worker(broker__prefetch=3), stage.worker(broker__prefetch=3)]
+    for worker in workers:
+        worker.spawn()
+    await stage.settled()
+    await stage.empty()
+    await stage.end_all()
+    finals = stage.check_finals(once=False)
+    assert len(finals) == 100 and {e.outcome for e in finals.values()} == {"canceled"}
+    told_by = {event.body["worker"] for event in stage.events.finals()}
+    assert len(told_by) == 2, "one worker did it all: nothing was tested"
+    assert max(stage.sends().values()) <= 2
+    assert len({s.cl_ord_id for s in stage.venue.cancels}) == 100, "the same ClOrdID, whoever sends"
+    stage.check_truth()
+
+
 async def test_the_same_id_with_other_content_is_invalid_and_both_are_kept_apart(stage: Stage) -> None:
     await stage.open(Script(behaviour=Behaviour(pending=False, delay=0.7)))
     await stage.start()

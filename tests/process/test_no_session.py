@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 import uuid
 from typing import Any
 
 import pytest
 
-from tests.process.harness import COMMANDS, Stage, Worker, cancel_of
+from tests.process.harness import COMMANDS, KEY, SCALE, SECRET, Stage, Worker, cancel_of
+from tests.process.venue_process import VenueProcess
 from tests.support.timing import SECOND, eventually
-from worker.simulator import Behaviour, Connect, Script
+from worker.simulator import Behaviour, Connect, Login, Placed, Script, Streams
 
 
 async def test_while_the_venue_refuses_the_queue_keeps_the_commands(stage: Stage) -> None:
@@ -133,6 +135,68 @@ async def test_sessions_are_cut_under_load_in_every_way(stage: Stage) -> None:
     await stage.end_all()
     finals = stage.check_finals(once=True)
     assert len(finals) == 420 and {e.outcome for e in finals.values()} == {"canceled"}
+    stage.check_truth()
+    stage.check_no_blind_resend()
+
+
+@pytest.mark.slow
+async def test_sessions_are_cut_at_random_bytes_under_load(stage: Stage) -> None:
+    """In the middle of a header, of a report, of a frame that carries two: whatever was read before counts."""
+    await stage.open(Script(behaviour=Behaviour(gap=0.03, jitter=0.1), streams=Streams(records_per_frame=3)))
+    await stage.start(venue__sessions=2, venue__report_timeout=2.0)
+    many, cuts = int(600 * SCALE), int(30 * SCALE)
+    orders = stage.place(many)
+
+    async def publish() -> None:
+        for n in range(0, many, 6):
+            await stage.publish([cancel_of(order_id) for order_id in orders[n : n + 6]])
+            await asyncio.sleep(0.05)
+
+    publishing = asyncio.create_task(publish())
+    for _ in range(cuts):
+        sessions = [s for s in stage.venue.sessions.values() if s.subscriptions]
+        if sessions:
+            session = random.choice(sessions)
+            stage.venue.cut_after_bytes(random.randrange(1, 3000), session, random.choice(("reset", "drop")))
+            gone = session.number
+            await stage.venue.until(lambda: gone not in stage.venue.sessions, 10 * SECOND)  # noqa: B023
+        await stage.venue.until(lambda: any(s.subscriptions for s in stage.venue.sessions.values()), 10 * SECOND)
+    await publishing
+    await stage.settled(40 * SECOND)
+    await stage.end_all()
+    finals = stage.check_finals(once=True)
+    assert len(finals) == many and {e.outcome for e in finals.values()} == {"canceled"}
+    stage.check_truth()
+    stage.check_no_blind_resend()
+
+
+@pytest.mark.slow
+async def test_a_venue_that_stands_still_again_and_again_under_load(stage: Stage) -> None:
+    """SIGSTOP of its process: every line is half-open. Noticed within 3 s by default, and nothing is sent after it."""
+    placed = Placed(order_id="o", count=300, behaviour=(Behaviour(gap=0.05, jitter=0.2),))
+    login = Login(key=KEY, secret=SECRET)
+    async with VenueProcess(Script(login=login, orders=(placed,))) as venue:
+        await stage.open_at(venue.url)
+        worker = await stage.start(venue__rate_limit=40.0)
+        targets = [f"o-{n + 1}" for n in range(300)]
+
+        for begin in range(0, 300, 100):
+            await stage.publish_each(targets[begin : begin + 80])
+            await eventually(lambda: len(stage.finals_by_cancel()) >= begin + 20, 20 * SECOND)  # noqa: B023
+            began = time.monotonic()
+            venue.stop()
+            await worker.until_unready("no venue session", 8 * SECOND)
+            noticed = time.monotonic() - began
+            await stage.publish_each(targets[begin + 80 : begin + 100])
+            assert await stage.broker.depth(COMMANDS) >= 20, "it takes commands without a session"
+            venue.go_on()
+            assert noticed < 3.0 + 1.0 * SECOND, f"noticed after {noticed:.1f} s; 1 s ping_interval, 2 s ping_timeout"
+            await worker.until_ready()
+        await stage.settled(40 * SECOND)
+        await stage.end_all()
+        stage.books = await venue.books()
+    finals = stage.check_finals(once=True)
+    assert len(finals) == 300 and {e.outcome for e in finals.values()} <= {"canceled", "already_closed"}
     stage.check_truth()
     stage.check_no_blind_resend()
 

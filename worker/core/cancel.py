@@ -143,6 +143,11 @@ class CancelState(Struct, eq=False, gc=False):
             return [derive_sweep_cl_ord_id(command_id, order_id, n) for n in range(FRESH_IDS_RECOGNISED)]
         return [derive_cl_ord_id(command_id, self.index, n) for n in range(2, FRESH_IDS_RECOGNISED + 2)]
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether somebody else may have sent it and told its end, and the venue has not been asked yet."""
+        return self.attempt == 0 and self.lookups == 0 and self.command.redelivered
+
     def take_fresh_id(self) -> None:
         """Use a new ClOrdID for the next send: the old one was refused for certain, or the setting asks for it."""
         taken = {self.cl_ord_id, *self.earlier_ids}
@@ -222,6 +227,11 @@ def concerns(cancel: CancelState, record: Record) -> bool:
 def is_request(cancel: CancelState, record: Record) -> bool:
     """Whether ``record`` answers this very cancel, by its ClOrdID (protocol section 6, match 1)."""
     return cancel.owns(record.cl_ord_id)
+
+
+def ends(cancel: CancelState, record: Record) -> bool:
+    """Whether ``record`` would end the cancel."""
+    return judge(cancel, record, is_request(cancel, record)) in ("canceled", "already_closed", "cancel_rejected")
 
 
 def judge(cancel: CancelState, record: Record, ours: bool) -> Verdict:

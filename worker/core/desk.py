@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from hashlib import sha256
 from typing import Final, Literal
 
@@ -12,7 +12,17 @@ from msgspec import Raw
 
 from worker.config import Config
 from worker.core.batch import LaneQueue
-from worker.core.cancel import Answer, CancelState, Phase, is_request, judge, live_after, order_state, reject_error
+from worker.core.cancel import (
+    Answer,
+    CancelState,
+    Phase,
+    ends,
+    is_request,
+    judge,
+    live_after,
+    order_state,
+    reject_error,
+)
 from worker.core.clock import Now
 from worker.core.events import Events
 from worker.core.inflight import Inflight
@@ -95,9 +105,17 @@ class Desk:
         session_id: str | None,
         *,
         replayed: bool = False,
+        asked: Container[CancelState] = (),
     ) -> None:
-        """Judge one ExecutionReport for each cancel that it concerns, if it is new to it (protocol section 6)."""
+        """Judge one ExecutionReport for each cancel that it concerns, if it is new to it (protocol section 6).
+
+        ``asked``: the cancels that the stream was subscribed for. What somebody else may have published a final of is
+        ended by such a stream alone, which holds every report in order: of another that was under way when the command
+        came it would see the last reports only, and rest on another one than before (contract section 3, Ids).
+        """
         for cancel in cancels:
+            if cancel.phase is Phase.DOUBT and cancel.is_inherited and cancel not in asked and ends(cancel, record):
+                continue
             seen = cancel.exec_ids
             if exec_id in seen:
                 if cancel.phase is Phase.FINAL or not self._conflicts(cancel, record, raw, now):

@@ -51,7 +51,7 @@ Intent = Literal["down", "idle", "consuming", "stopping"]
 """A lane's consumer: no channel; a channel that takes nothing; taking commands; asked to stop."""
 
 RELEASE_EVERY_S: Final = 5.0
-"""How often deliveries are looked over for those held too long."""
+"""How often, at the least, deliveries are looked over for those held too long."""
 
 
 class Engine:
@@ -81,7 +81,8 @@ class Engine:
         self._frame_rate = RateBudget(config.venue.frames_per_second)
         self._bounds: Final = {"kill": config.kill.max_inflight, "cancel": config.broker.max_inflight}
         self._flush_due: float | None = None
-        self._release_due = now.mono + RELEASE_EVERY_S
+        self._release_every = min(RELEASE_EVERY_S, config.broker.hold_limit / 4)
+        self._release_due = now.mono + self._release_every
         self._reactions: dict[type[Fact], Callable[[Any, Now], None]] = {
             EventNacked: self._event_nacked,
             EventReturned: self._event_returned,
@@ -318,8 +319,8 @@ class Engine:
         self.outbox.tick(now)
         self._announce(now)
         if now.mono >= self._release_due:
-            self._release_due = now.mono + RELEASE_EVERY_S
-            self.intake.release_overdue(now)
+            self._release_due = now.mono + self._release_every
+            self.intake.release_overdue(now, self._release_due)
         self.intake.drop_parked(now)
         self._stop_if_done(now)
 

@@ -344,14 +344,16 @@ class Intake:
 
     # -- handing back
 
-    def release_overdue(self, now: Now) -> None:
-        """Hand back what is held longer than ``broker.hold_limit``; here it goes on, and its redelivery joins it.
+    def release_overdue(self, now: Now, next_look: float) -> None:
+        """Hand back what ``next_look`` would find held longer than ``broker.hold_limit``.
+
+        Here it goes on, and its redelivery joins it.
 
         The broker closes the channel of a consumer that holds a delivery too long, and takes back all of its
         deliveries (faults A12): one handed back in time costs nobody else anything.
         """
-        limit = now.mono - self._config.broker.hold_limit
-        for command in list(self.commands.values()):
+        limit = next_look - self._config.broker.hold_limit
+        for command in [*self.commands.values(), *self._verdicts]:
             if command.deliveries and command.held_since <= limit:
                 if command.suspect:
                     self._end_suspect(command, now)

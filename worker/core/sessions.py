@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final
 
 from msgspec import Raw
@@ -316,6 +316,7 @@ class Sessions:
             return
         find, stats = self._find, self._stats
         raws: list[Raw] | None = None
+        asked = _asked(sub)
         for index, record in enumerate(records):
             self._count(record)
             if record.timestamp != self._last_report_at and sub.query is None:
@@ -339,7 +340,7 @@ class Sessions:
                 continue
             raws = raws or _raws(source)
             self._book.note(record)
-            self._desk.apply(concerned, record, raws[index], exec_id, now, session.session_id)
+            self._desk.apply(concerned, record, raws[index], exec_id, now, session.session_id, asked=asked)
 
     def _count(self, record: Record) -> None:
         """Count a report; a word that no page lists is logged when it is met first (protocol 5.1, 5.2)."""
@@ -362,10 +363,11 @@ class Sessions:
         """Judge what a replay told, in the order of its Timestamps: that of the pages is not known (protocol 3.3)."""
         records, sub.records = sub.records, []
         records.sort(key=lambda pair: venue.stamp(pair[0].timestamp))
-        desk = self._desk
+        desk, asked = self._desk, _asked(sub)
         for record, raw in records:
             exec_id = record.exec_id or exec_id_of(raw)
-            desk.apply(self._find(record), record, raw, exec_id, now, session.session_id, replayed=True)
+            concerned = self._find(record)
+            desk.apply(concerned, record, raw, exec_id, now, session.session_id, replayed=True, asked=asked)
         desk.replay_judged(now)
 
     def _snapshot_ended(self, session: SessionState, sub: Subscription, now: Now) -> None:
@@ -470,3 +472,8 @@ def _raws(source: Source) -> list[Raw]:
 def _unanswered(frames: Iterable[SentFrame]) -> list[CancelState]:
     """The cancels of ``frames`` that still wait on that send."""
     return [c for frame in frames for c in frame.cancels if c.frame is frame]
+
+
+def _asked(sub: Subscription) -> Container[CancelState]:
+    """The cancels that a stream was subscribed for."""
+    return sub.query.inquiry.unanswered if isinstance(sub.query, Query) else ()

@@ -20,7 +20,7 @@ from worker.simulator.login import Gate
 from worker.simulator.script import Behaviour, Chooser, Connect, How, Placed, Rule, Script
 from worker.simulator.server import VenueServer
 from worker.simulator.session import Session
-from worker.simulator.wire import Report, decimal_text
+from worker.simulator.wire import CLOSED_STATUSES, Report, decimal_text
 
 
 class Simulator(Floor):
@@ -180,6 +180,20 @@ class Simulator(Floor):
             )
             for order in self.book.orders.values()
         }
+
+    def ended_us(self, order_id: str) -> int | None:
+        """When the venue first reported the order closed, UTC microseconds; None: it is open, or there is none.
+
+        "Rejected" is said of a request: no order here ends so.
+        """
+        order = self.book.orders.get(order_id)
+        if order is None or not order.closed:
+            return None
+        told = self.book.history_of.get(order_id, ())
+        return min(
+            (e.published_us for e in told if e.ord_status in CLOSED_STATUSES and e.ord_status != "Rejected"),
+            default=None,
+        )
 
     @property
     def on_cancel(self) -> Chooser | None:
