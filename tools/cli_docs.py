@@ -18,7 +18,7 @@ Options of the program stand before the command, those of the command after it:
 
 Errors are one line each on standard error, beginning with `cancel-worker:`. Colours and drawn tables appear on a
 terminal only, and never if `NO_COLOR` is set; into a pipe or a file go plain lines. Ctrl-C ends every command; where it
-is not the ordinary end (`run`, `simulate`) the exit status is 130.
+is not the ordinary end (`run`, `simulate`) the exit status is 1.
 """
 
 

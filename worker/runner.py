@@ -51,6 +51,15 @@ TICK_S: Final = 0.05
 
 SHORTEST_TICK_S: Final = 0.001
 
+_TROUBLES: Final = {
+    "event_refused": "broker",
+    "venue_error_frame": "venue",
+    "bad_frame": "venue",
+    "bad_record": "venue",
+    "stream_gap": "venue",
+}
+"""Notes that the status page keeps among its last errors, and where each comes from."""
+
 
 class ConsumerLike(Protocol):
     """What the runner needs of a lane's consumer."""
@@ -253,6 +262,11 @@ class Runner:
 
     def _note(self, effect: Note) -> None:
         getattr(self._log, effect.level)(effect.name, **effect.fields)
+        source = _TROUBLES.get(effect.name)
+        if source is not None:
+            fields = effect.fields
+            told = fields.get("reason") or f"code {fields.get('code')}: {fields.get('msg')}"
+            self._host.trouble(source, f"{effect.name}: {told}")
 
     def _stopped(self, effect: Stopped) -> None:
         self._host.stopped()

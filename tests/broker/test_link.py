@@ -158,10 +158,11 @@ async def test_certificate_files_that_cannot_be_read_are_named(tmp_path: Path, c
     garbage.write_text("no certificate")
     folder = certificates.folder
     for files, name in (
-        (TlsFiles(tmp_path / "missing.pem"), "missing.pem"),
-        (TlsFiles(garbage), "garbage.pem"),
-        (TlsFiles(folder / "ca.pem", garbage), "garbage.pem"),
-        (TlsFiles(folder / "ca.pem", folder / "client.pem"), "client.pem"),
+        (TlsFiles(tmp_path / "missing.pem"), r"broker\.ca_file .*missing\.pem can't be used: No such file"),
+        (TlsFiles(None, tmp_path / "missing.pem"), r"broker\.cert_file .*missing\.pem can't be used: No such file"),
+        (TlsFiles(garbage), r"broker\.ca_file .*garbage\.pem"),
+        (TlsFiles(folder / "ca.pem", garbage), r"broker\.cert_file .*garbage\.pem"),
+        (TlsFiles(folder / "ca.pem", folder / "client.pem"), r"broker\.cert_file .*client\.pem"),
     ):
         with pytest.raises(BrokerError, match=name):
             await dial_to("amqps://user:secret@127.0.0.1:1/", tls=files).connect("test", User())

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.broker import Broker
 from tests.support.timing import SECOND
-from worker.cli import main
+from worker.__main__ import main
 from worker.simulator import Simulator
 
 NAMES = (

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Ended, clean_environment, finish, start
+from tests.support.timing import SECOND
 from worker.cli import topology
 from worker.errors import BrokerError, ConfigError, TopologyError, VenueError
 
@@ -68,11 +70,73 @@ def test_a_bug_is_told_in_full_at_debug_with_the_secrets_masked() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_is_130(here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_a_failure_at_run_time(here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
     fail_with(monkeypatch, KeyboardInterrupt())
     status, out, err = here("topology")
-    assert (status, out) == (130, "")
+    assert (status, out) == (1, "")
     assert err.strip() == "cancel-worker: interrupted"  # on a line of its own, below the ^C of the terminal
+
+
+@pytest.mark.parametrize("module", ["worker.cli", "click", "worker.cli.topology", "msgspec"])
+def test_ctrl_c_while_modules_are_imported_is_one_line(module: str) -> None:
+    code = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from worker.__main__ import main\n"
+        "sys.exit(main(['topology']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean_environment({}), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.strip() == "cancel-worker: interrupted"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["topology"], ["schema", "events"], ["simulate"]])
+def test_an_output_that_takes_no_more_is_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "worker", *arguments],
+            env=clean_environment({}),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=20 * SECOND,
+        )
+    assert (done.returncode, done.stderr) == (1, "cancel-worker: cannot write the output: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "err"),
+    [("topology", 0, ""), ("schema events", 0, ""), ("nope", 2, "cancel-worker: No such command 'nope'.")],
+)
+def test_standard_streams_that_are_closed_are_no_error(arguments: str, status: int, err: str) -> None:
+    closed = f"exec {sys.executable} -m worker {arguments} <&- >&-"
+    done = subprocess.run(
+        ["/bin/sh", "-c", closed], env=clean_environment({}), stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode == status
+    assert done.stderr.startswith(err) and done.stderr.count("\n") == bool(err)
+
+
+def test_what_is_opened_next_does_not_take_the_place_of_a_closed_stream() -> None:
+    code = (
+        "import os, sys; from worker.__main__ import main\n"
+        "main(['--version']); opened = os.open('/dev/null', os.O_RDONLY)\n"
+        "print(opened, file=sys.stderr)"
+    )
+    closed = ["/bin/sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-c", code]
+    done = subprocess.run(closed, env=clean_environment({}), stderr=subprocess.PIPE, text=True, check=False)
+    assert int(done.stderr) > 2
+
+
+def test_the_way_to_give_a_file_is_told(here: Callable[..., Ended]) -> None:
+    told = "cancel-worker: --config goes before the command: cancel-worker --config FILE COMMAND\n"
+    assert here("topology", "--config", "a.toml") == (2, "", told)
 
 
 def test_a_reader_that_goes_away_is_no_error_to_tell() -> None:

@@ -31,6 +31,11 @@ def test_the_copy_in_docs_is_what_it_prints(what: str, here: Callable[..., Ended
     assert (KEPT / f"{what}.json").read_text() == out
 
 
+def test_without_a_word_it_is_the_document_of_both(here: Callable[..., Ended]) -> None:
+    assert here("schema") == here("schema", "asyncapi")
+    assert here("schema").status == 0
+
+
 def test_the_document_has_the_configured_names(here: Callable[..., Ended]) -> None:
     settings = {"CANCEL_WORKER__BROKER__KILL_KEY": "now", "CANCEL_WORKER__BROKER__RESULTS_EXCHANGE": "desk.results"}
     found = json.loads(here("schema", "asyncapi", settings=settings).out)
@@ -75,7 +80,7 @@ def test_every_example_is_valid(name: str, example: dict[str, Any]) -> None:
     Draft7Validator(message["headers"]).validate(example.get("headers", {}))
 
 
-@pytest.mark.parametrize("arguments", [[], ["everything"], ["commands", "events"]])
+@pytest.mark.parametrize("arguments", [["everything"], ["commands", "events"]])
 def test_what_makes_no_sense_is_a_usage_error(arguments: list[str], here: Callable[..., Ended]) -> None:
     status, out, err = here("schema", *arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)

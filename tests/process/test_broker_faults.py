@@ -171,6 +171,7 @@ async def test_an_event_that_no_queue_takes_holds_its_command_and_says_so(stage:
     assert any("no queue takes it" in reason for reason in reasons)
     assert len(stage.events.seen) == before
     assert "event_refused" in worker.log()
+    assert "event_refused: no queue takes it" in (await worker.get("/status"))[1]
     assert await stage.broker.depth(DEAD) == 0
     for queue in ("watch", AUDIT):
         await (await channel.get_queue(queue, ensure=False)).bind(RESULTS, "#")
@@ -214,6 +215,7 @@ async def test_a_full_foreign_queue_turns_events_into_nacks_until_it_is_healed(s
     reasons = await worker.until_unready("refused by a queue")
     assert any("refused" in reason for reason in reasons)
     metrics = (await worker.get("/metrics"))[1]
+    assert '"text": "event_refused: nack: refused by a queue' in (await worker.get("/status"))[1]
     assert any("nack" in line and not line.endswith(" 0.0") for line in metrics.splitlines() if line[0] != "#")
     await stage.broker.delete_queue("careless")
     await stage.settled()

@@ -52,7 +52,7 @@ async def _unsettled(worker: Worker, count: int) -> None:
 
     async def held() -> bool:
         lanes = (await worker.status())["lanes"]
-        return sum(lane["unsettled_commands"] for lane in lanes.values()) == count
+        return bool(sum(lane["unsettled_commands"] for lane in lanes.values()) == count)
 
     await eventually(held, 40 * SECOND)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import msgspec
-
 from tests.process.harness import KEY, SECRET, Stage, cancel_of
 from tests.support.timing import eventually
 from worker.simulator import Behaviour, Script
@@ -96,4 +94,6 @@ async def test_secrets_in_files_are_read_anew_at_every_log_in(stage: Stage, tmp_
     await stage.publish_each(stage.place(1))
     await stage.settled()
     assert "not-yet-the-right-secret" not in worker.log() and SECRET not in worker.log()
-    assert msgspec.json.decode((await worker.get("/status"))[1])["ready"] is True
+    status_page = await worker.status()
+    assert status_page["ready"] is True
+    assert all(status_page["started"] < each["since"] < status_page["now"] for each in status_page["sessions"]["each"])

@@ -290,7 +290,7 @@ async def test_a_missing_file_of_authorities_fails_the_attempt_by_name(tmp_path:
     missing = tmp_path / "nothing.pem"
     async with running(settings(0, url="wss://localhost:1/ws/v1", ca_file=str(missing)), port):
         await port.until(lambda: port.of("failed"))
-    assert port.reasons[0] == f"TLS: cannot use {missing}: no such file or directory"
+    assert port.reasons[0] == f"venue.ca_file {missing} can't be used: no such file or directory"
 
 
 def test_the_authorities_are_read_again_when_their_file_changes(authority: trustme.CA, tmp_path: Path) -> None:
@@ -305,5 +305,5 @@ def test_the_authorities_are_read_again_when_their_file_changes(authority: trust
     assert second is not first
     assert len(second.get_ca_certs()) == 2
     path.write_text("not a certificate")
-    with pytest.raises(VenueError, match=r"TLS: cannot use .*ca\.pem: "):
+    with pytest.raises(VenueError, match=r"venue\.ca_file .*ca\.pem can't be used: "):
         tls.context()

@@ -88,6 +88,7 @@ def test_message_id_that_could_not_be_carried_is_invalid(message_id: str) -> Non
     [
         ("2021-09-15T04:10:00Z", "2021-09-15T04:10:00Z", "2021-09-15T04:10:00Z"),
         ("20210915T061000+0200", "2021-09-15T04:10:00Z", "20210915T061000+0200"),
+        (b"2021-09-15T04:10:00Z", "2021-09-15T04:10:00Z", "2021-09-15T04:10:00Z"),
         (datetime(2021, 9, 15, 4, 10, tzinfo=UTC), "2021-09-15T04:10:00Z", "2021-09-15T04:10:00.000000Z"),
         (
             datetime(2021, 9, 15, 6, 10, tzinfo=timezone(timedelta(hours=2))),
@@ -120,7 +121,8 @@ def test_deadline_of_null_is_none() -> None:
         10**400,
         1631679000.5,
         float("nan"),
-        b"2021-09-15T04:10:00Z",
+        b"2021-09-15T04:10:00",
+        b"\xff\xfe",
         ["2021-09-15T04:10:00Z"],
         {"deadline": 1},
         datetime(9999, 12, 31, 23, 59, tzinfo=timezone(-timedelta(hours=1))),

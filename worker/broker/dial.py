@@ -85,7 +85,7 @@ class Dial:
         self._jitter = jitter
         self._turn: dict[str, int] = {}
         self._context: ssl.SSLContext | None = None
-        self._context_of: tuple[object, ...] = ()
+        self._context_of: list[tuple[str, int, int]] = []
 
     def connection_name(self, role: str) -> str:
         """What operators see: the worker's name and what the connection is for."""
@@ -115,11 +115,16 @@ class Dial:
 
     def ssl_context(self) -> ssl.SSLContext:
         """The context for ``amqps``, made again if a certificate file changed. Raises BrokerError."""
-        files = [file for file in (self._tls.ca_file, self._tls.cert_file, self._tls.key_file) if file is not None]
-        try:
-            seen = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-        except OSError as error:
-            raise BrokerError(f"{error.filename}: {_os_text(error)}") from None
+        tls = self._tls
+        seen = []
+        for key, file in (("ca_file", tls.ca_file), ("cert_file", tls.cert_file), ("key_file", tls.key_file)):
+            if file is None:
+                continue
+            try:
+                stat = file.stat()
+            except OSError as error:
+                raise BrokerError(f"broker.{key} {file} can't be used: {_os_text(error)}") from None
+            seen.append((key, stat.st_mtime_ns, stat.st_size))
         if self._context is None or seen != self._context_of:
             self._context = self._tls.context()
             self._context_of = seen

@@ -78,22 +78,23 @@ async def _demo(files: tuple[Path, ...], count: int, seed: int) -> int:
     from worker.demo.demo import demo
 
     begun = time.monotonic()
-    terminated: list[signal.Signals] = []
+    terminated = False
     task = asyncio.current_task()
     assert task is not None
 
-    def end(number: signal.Signals) -> None:
-        terminated.append(number)
+    def end() -> None:
+        nonlocal terminated
+        terminated = True
         task.cancel()
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, end, number)
+        asyncio.get_running_loop().add_signal_handler(number, end)
     show = _Lines()
     try:
         found = await demo(show, files, count, seed, os.environ)
     except asyncio.CancelledError:
         if terminated:
-            return 128 + terminated[0]
+            return 1
         raise
     show.summary(found, time.monotonic() - begun)
     return 0 if found.adds_up else 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
 import click
 
@@ -16,8 +17,8 @@ from worker import __version__
 from worker.errors import CancelWorkerError, ConfigError
 
 PROGRAM: Final = "cancel-worker"
-INTERRUPTED: Final = 130
-"""Exit status after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
+
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 _SUBCOMMANDS: Final = {
     "run": "Run the worker.",
@@ -79,14 +80,14 @@ def commands(context: click.Context, files: tuple[Path, ...]) -> None:
     \b
     Exit status of every command:
       0  done
-      1  failed at run time
+      1  failed at run time, or interrupted
       2  the command line or the configuration is wrong
     """
     context.obj = files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; the exit status. Nothing but SystemExit ever leaves here, and no traceback."""
+    """Run one subcommand; the exit status. No exception leaves here but KeyboardInterrupt."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Without it Python prints what libraries log at WARNING and above; what matters of it is in our own errors.
     logging.getLogger().addHandler(logging.NullHandler())
@@ -96,9 +97,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _discard_stdout()
         return 1
-    except KeyboardInterrupt:
-        _tell("interrupted")
-        return INTERRUPTED
     except click.ClickException as error:
         _tell(_of_click(error))
         return error.exit_code
@@ -127,9 +125,17 @@ def _failed(error: Exception) -> int:
             statuses.append(cause.exit_status)
             for line in cause.problems if isinstance(cause, ConfigError) else (str(cause),):
                 _tell(line)
+        elif _is_full(cause):
+            _discard_stdout()
+            _tell(f"cannot write the output: {cause.strerror}")
         else:
             _tell_bug(cause)
     return max(statuses)
+
+
+def _is_full(error: Exception) -> TypeGuard[OSError]:
+    """Whether standard output took no more: a file or an address of our own would be named in the error."""
+    return isinstance(error, OSError) and error.filename is None and error.errno in _FULL
 
 
 def _leaves(error: Exception) -> Iterator[Exception]:
@@ -144,6 +150,8 @@ def _leaves(error: Exception) -> Iterator[Exception]:
 def _of_click(error: click.ClickException) -> str:
     """A usage error on one line, with the way to the help."""
     message = " ".join(error.format_message().split())
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--config":
+        return "--config goes before the command: cancel-worker --config FILE COMMAND"
     if isinstance(error, click.UsageError) and error.ctx is not None:
         return f"{message} (see {error.ctx.command_path} --help)"
     return message

@@ -14,7 +14,7 @@ from worker.cli.loading import load_config
     epilog="""\b
 Examples:
   cancel-worker schema commands > commands.json
-  cancel-worker schema asyncapi > asyncapi.json
+  cancel-worker schema > asyncapi.json
 
 \b
 Exit status:
@@ -23,13 +23,15 @@ Exit status:
   2  the command line or the configuration is wrong
 """,
 )
-@click.argument("what", metavar="WHAT", type=click.Choice(["commands", "events", "asyncapi"]))
+@click.argument(
+    "what", metavar="[WHAT]", type=click.Choice(["commands", "events", "asyncapi"]), default="asyncapi", required=False
+)
 @click.pass_context
 def command(context: click.Context, what: str) -> int:
-    """Print WHAT as JSON: commands or events as a JSON Schema (draft 7), or asyncapi, an AsyncAPI 3 document of both.
+    """Print [WHAT] as JSON: commands or events as a JSON Schema (draft 7), or asyncapi, an AsyncAPI 3 document of both.
 
-    The AsyncAPI document has the configured names of AMQP exchanges and queues; the schemas are always the same. No
-    broker is asked.
+    Without one it is asyncapi. The AsyncAPI document has the configured names of AMQP exchanges and queues; the
+    schemas are always the same. No broker is asked.
     """
     import json
 

@@ -71,7 +71,11 @@ async def _serve(host: str, port: int, script: Script) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
+    listening = False
+
     def ready(venue: Simulator) -> None:
+        nonlocal listening
+        listening = True
         login = venue.script.login
         console.line(f"CANCEL_WORKER__VENUE__URL={venue.url}")
         console.line(f"CANCEL_WORKER__VENUE__API_KEY={login.key}")
@@ -81,6 +85,8 @@ async def _serve(host: str, port: int, script: Script) -> int:
     try:
         await serve(host, port, script, ready=ready, stop=stop)
     except OSError as error:
+        if listening:
+            raise
         # asyncio adds words of its own to what the system says; a name that is not found has no errno above 0.
         text = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         raise CancelWorkerError(f"cannot listen on {host}:{port}: {text.lower()}") from error

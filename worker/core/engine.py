@@ -124,7 +124,7 @@ class Engine:
 
     def _event_nacked(self, fact: EventNacked, now: Now) -> None:
         self.stats.events_nacked[fact.event.lane] += 1
-        self._refused(fact.event, "refused by a queue bound to the results exchange", now)
+        self._refused(fact.event, "nack: refused by a queue bound to the results exchange", now)
 
     def _event_returned(self, fact: EventReturned, now: Now) -> None:
         self.stats.events_returned[fact.event.lane] += 1

@@ -19,8 +19,8 @@ _LONGEST_ERROR: Final = 500
 class SessionStatus(Struct, frozen=True):
     """One session of the pool.
 
-    ``state`` is the pool's or the engine's word for it, ``since_us`` (UTC microseconds) when that began; ``session_id``
-    is the venue's, from its hello.
+    ``state`` is ``ready``, with ``since_us`` (UTC microseconds) when that began, or ``opening``; ``session_id`` is the
+    venue's, from its hello.
     """
 
     slot: int

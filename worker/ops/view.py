@@ -94,14 +94,18 @@ class WorkerView:
     def status(self) -> dict[str, Any]:
         """The object of ``/status``."""
         self.refresh()
+        now_us, now_mono = time_ns() // 1000, monotonic()
         sessions = [
-            SessionStatus(s.slot, "ready" if s.ready else "opening", s.session_id) for s in self._engine.sessions.all()
+            SessionStatus(s.slot, "ready", s.session_id, now_us - int((now_mono - s.ready_since) * 1e6))
+            if s.ready
+            else SessionStatus(s.slot, "opening", s.session_id)
+            for s in self._engine.sessions.all()
         ]
         return status(
             worker=self._worker,
             version=self._version,
             started_us=self._started_us,
-            now_us=time_ns() // 1000,
+            now_us=now_us,
             stats=self._engine.stats,
             reasons=self.reasons(),
             sessions=sessions,

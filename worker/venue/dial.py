@@ -116,7 +116,7 @@ class Tls:
                 context.set_alpn_protocols(["http/1.1"])
                 self._context, self._seen = context, seen
         except OSError as error:  # ssl.SSLError is one
-            raise VenueError(f"TLS: cannot use {self._ca_file}: {network_error(error)}") from error
+            raise VenueError(f"venue.ca_file {self._ca_file} can't be used: {network_error(error)}") from error
         return self._context
 
     def _stamp(self) -> tuple[int, int] | None:

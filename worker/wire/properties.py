@@ -135,6 +135,8 @@ def is_command_id(text: str) -> bool:
 
 
 def _read_deadline(value: object) -> tuple[int, str]:
+    if isinstance(value, bytes):  # as in _text; what is no UTF-8 raises a ValueError
+        value = value.decode()
     if isinstance(value, str):
         return parse_utc(value), value
     if isinstance(value, datetime):
