@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Raw
 
 from worker.config import Venue
-from worker.core.book import OpenOrders
+from worker.core.book import Listing, OpenOrders
 from worker.core.cancel import Phase
 from worker.core.clock import Now
 from worker.core.desk import Desk, exec_id_of
@@ -17,7 +17,7 @@ from worker.core.lookups import Lookups
 from worker.core.reconcile import start_date
 from worker.core.session import SentFrame, SessionState, Subscription
 from worker.core.stats import Stats
-from worker.core.sweep import Snapshot
+from worker.core.sweep import Recovery, Snapshot
 from worker.core.sweeps import Sweeps
 from worker.wire import venue
 from worker.wire.event import CodeError
@@ -90,13 +90,15 @@ class Sessions:
         if session.main is not None and session.main.records:
             self._judge(session.main, session, now)  # the venue's word counts, though its stream broke off
         self._lookups.session_lost(session)
-        self._sweeps.session_lost(session)
+        self._sweeps.session_lost(session, now)
         frames = list(session.frames.values())
         if session.carries_reports:
             frames += [f for s in self._sessions.values() if not s.carries_reports for f in s.frames.values()]
         for frame in frames:
             self._doubt_frame(frame, now, on_lost_session=frame.session is session)
         self._refresh(now)
+        if (other := self.pick()) is not None:
+            self._sweeps.session_ready(other, now)
         self._effects.append(
             Note(
                 "session_lost",
@@ -224,11 +226,13 @@ class Sessions:
             if sub.query is None:
                 return
         if sub.ended is None:
+            if frame.initial and isinstance(sub.query, Snapshot):
+                sub.query.count(len(records or ()), frame.total_count)
             news = bool(records) and self._in_snapshot(session, sub, frame, records or [], source, now)
             if session.advance(sub, frame, news, now):
                 self._snapshot_ended(session, sub, now)
         elif records:
-            self._live(session, sub, records, source, now)
+            self._live(session, sub, frame, records, source, now)
 
     def _gap(self, session: SessionState, sub: Subscription, now: Now) -> None:
         self._effects.append(Note("stream_gap", "warning", {"session_id": session.session_id, "reqid": sub.reqid}))
@@ -243,31 +247,36 @@ class Sessions:
     ) -> bool:
         """Keep what a snapshot tells for its end; live frames may come in between. Whether it is new to the paging."""
         if not frame.initial:
-            self._live(session, sub, records, source, now)
+            self._live(session, sub, frame, records, source, now)
             return False
         reports, seen = sub.stream == venue.EXECUTION_REPORT, set()
         raws = _raws(source) if reports else []
         for index, record in enumerate(records):
             seen.add(record.exec_id or record.order_id or "")
-            self._book.note(record)
             if reports:
+                self._book.note(record)
+                if isinstance(sub.query, Recovery):
+                    self._sweeps.recover(sub.query, record)
                 self._stats.reports.add(record.exec_type or "other")
                 if self._desk.inflight.find(record):
                     sub.records.append((record, Raw(bytes(raws[index]))))
-            elif sub.query is not None:
-                sub.query.keep(record)
+            else:
+                self._keep_order(sub, frame, record)
         news = not seen <= sub.exec_ids
         sub.exec_ids = seen
         return news
 
-    def _live(self, session: SessionState, sub: Subscription, records: list[Record], source: Source, now: Now) -> None:
+    def _live(
+        self, session: SessionState, sub: Subscription, frame: AnyFrame, records: list[Record], source: Source, now: Now
+    ) -> None:
         """Judge each report of a live frame. Most are another's, or came on another session: those cost least."""
         if sub.stream != venue.EXECUTION_REPORT:
             for record in records:
-                self._book.note(record)
-                if sub.query is not None:
-                    sub.query.keep(record)
+                self._keep_order(sub, frame, record)
             return
+        if sub.query is not None and isinstance(sub.query, Recovery):
+            for record in records:
+                self._sweeps.recover(sub.query, record)
         desk, stats, counts, note = self._desk, self._stats, self._stats.reports, self._book.note
         find, unseen = desk.inflight.find, desk.unseen
         raws: list[Raw] | None = None
@@ -290,6 +299,21 @@ class Sessions:
                 raws = raws or _raws(source)
                 desk.apply(cancels, record, raws[index], exec_id, now, session_id=session.session_id, replayed=False)
 
+    def _keep_order(self, sub: Subscription, frame: AnyFrame, record: Record) -> None:
+        """One Order record: evidence for whoever asked, unless it says that the order left the stream (protocol 2)."""
+        query = sub.query
+        if query is None or isinstance(query, Recovery):
+            return
+        if frame.action == "Remove":
+            if frame.initial:
+                query.spoil("the venue took an order out of the list while it was read")
+            return
+        self._book.note_listed(record)
+        if isinstance(query, Snapshot) and not frame.initial:
+            query.follow(record)
+        else:
+            query.keep(record)
+
     def _note_report_time(self, timestamp: str | None) -> None:
         if timestamp is not None and venue.stamp(timestamp) > venue.stamp(self._last_report_at):
             self._last_report_at = timestamp
@@ -309,6 +333,10 @@ class Sessions:
         self._judge(sub, session, now)
         if isinstance(sub.query, Snapshot):
             self._sweeps.snapshot_ended(sub, sub.query, now)
+        elif isinstance(sub.query, Recovery):
+            self._sweeps.replayed(sub, sub.query, now)
+        elif isinstance(sub.query, Listing):
+            self._sweeps.listed(sub, sub.query, now)
         elif sub.query is not None:
             self._lookups.ended(sub, sub.query, now)
         elif not session.ready:
@@ -322,6 +350,7 @@ class Sessions:
         session.ready = True
         session.ready_since = now.mono
         self._refresh(now)
+        self._sweeps.session_ready(session, now)
         self._effects.append(SessionIsReady(session.number))
         self._effects.append(
             Note(
