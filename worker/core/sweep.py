@@ -180,7 +180,7 @@ class Snapshot:
         """It came to its end; what the venue counted and did not hand over may be open."""
         self.ended = ended
         if self._total is not None and self._read < self._total:
-            self.spoil(f"the venue counts {self._total} orders and listed {self._read}")
+            self.spoil(f"the venue counts {_orders(self._total)} and listed {self._read}")
 
     def spoil(self, why: str) -> None:
         """Something of it could not be read: it proves nothing."""
@@ -391,7 +391,7 @@ class Sweep:
         if not snapshot.proves:
             return f"the snapshot was not ended by the venue ({snapshot.ended})"
         odd = sum(o in self.orders and self.orders[o].closed for o in snapshot.open)
-        return f"the list shows {odd} orders open that were reported closed" if odd else None
+        return f"the list still shows {_orders(odd)} reported as closed" if odd else None
 
 
 def _ledger_kind(swept: SweptOrder) -> str:
@@ -425,8 +425,12 @@ def incomplete_error(sweep: Sweep, now: Now, verdict: str) -> CodeError:
     """``error`` of ``mass_incomplete``: why flat could not be verified (contract section 5)."""
     left = sum(not o.closed for o in sweep.orders.values())
     if verdict == "open" and sweep.is_past_deadline(now):
-        return CodeError("deadline", None, f"the deadline passed with {left} orders not seen closed")
+        return CodeError("deadline", None, f"the deadline passed with {_orders(left)} not seen closed")
     if verdict == "open":
-        return CodeError("survivors", None, f"{left} orders are still open after {sweep.rounds} sweeps")
+        return CodeError("survivors", None, f"{_orders(left)} still open after {sweep.rounds} sweeps")
     why = sweep.not_proven or "no complete snapshot showed every order closed"
-    return CodeError("not_proven", None, f"{left} orders not seen closed: {why}")
+    return CodeError("not_proven", None, f"{_orders(left)} not seen closed: {why}")
+
+
+def _orders(count: int) -> str:
+    return "1 order" if count == 1 else f"{count} orders"
