@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
-from tests.cli.conftest import Ended, broker_settings, clean_environment, cli, finish, start
+from tests.cli.conftest import Ended, broker_settings, clean_environment, cli, finish, start, venue_settings
 from tests.cli.test_cancel import working
 from tests.cli.test_tail import declared
 from tests.support.broker import Broker
 from tests.support.events import ledger, make_event, publish_event
 from tests.support.timing import SECOND, eventually
-from worker.simulator import Behaviour, Simulator
+from worker.simulator import Behaviour, Script, Simulator, Streams
 from worker.wire.event import CodeError, Event, InputError
 from worker.wire.timestamp import parse_utc
 
@@ -234,6 +234,40 @@ async def test_on_a_terminal_it_asks_first(broker: Broker) -> None:
         assert b"Cancel every open order that the worker's API key sees? [y/N]:" in terminal.shown
         assert b"nothing was published" in terminal.shown
         assert await broker.depth(broker.name("cancel.kill")) == 0
+
+
+async def shown_before(settings: dict[str, str], *arguments: str) -> str:
+    """What ``kill`` shows before it asks; the answer is no."""
+    terminal = await on_terminal(settings, ["kill", *arguments, "--reason", "why"], b"n\n")
+    assert await terminal.ended() == 1
+    assert b"nothing was published" in terminal.shown
+    return terminal.shown.decode()
+
+
+async def test_what_is_open_is_shown_before_it_asks(broker: Broker) -> None:
+    async with Simulator(Script(streams=Streams(page_size=7))) as venue, declared(broker) as settings:
+        for n in range(30):
+            venue.place(symbol="ETH-USD" if n % 3 else "BTC-USD", side="Sell" if n % 2 else "Buy")
+        venue.happen(venue.place(), "Expired")
+        shown = await shown_before(settings | venue_settings(venue), "--symbol", "ETH-USD")
+        assert [line.split() for line in shown.splitlines() if line.strip().startswith("ETH-USD")] == [
+            ["ETH-USD", "Sell", "10"], ["ETH-USD", "Buy", "10"],
+        ]  # fmt: skip
+        assert "open in this scope now, by the venue's list: 20" in shown
+        assert "BTC-USD" not in shown
+        assert not venue.sessions, "its session is closed again"
+        assert {frame.type for frame in venue.received} == {"subscribe", "page"}
+
+
+async def test_that_the_list_can_not_be_had_is_said_and_it_asks_all_the_same(broker: Broker) -> None:
+    async with Simulator(Script(streams=Streams(snapshot="never"))) as venue, declared(broker) as settings:
+        venue.place()
+        silent = await shown_before(settings | venue_settings(venue), "--all")
+        assert "open in this scope: at least 0; the list is not whole: the venue's list did not end" in silent
+        keyless = await shown_before(settings | {"CANCEL_WORKER__VENUE__URL": venue.url}, "--all")
+        assert "the list is not whole: cannot read the API credentials: venue.api_key" in keyless
+    gone = await shown_before(settings | venue_settings(venue), "--all")
+    assert "the list is not whole: TCP: 127.0.0.1:" in gone
 
 
 async def test_on_a_terminal_it_shows_a_bar(broker: Broker) -> None:

@@ -2,8 +2,9 @@
 
 Nothing happens behind a test's back but three things: every fact is followed by a ``flush``, as in the runner; the
 venue answers each *question*, that is a ``subscribe`` of a look-up, at once, from the lists ``history`` (reports) and
-``orders`` (Order records), unless ``answering`` is off; it answers a ``Ping``, unless ``alive`` is off. Reports on
-cancels, confirms, losses, the passing of time are always the test's own lines.
+``orders`` (Order records), unless ``answering`` is off; it answers a ``Ping``, unless ``alive`` is off. The list for
+the worker's own book is no question, and answered whenever ``listing`` is on. Reports on cancels, confirms, losses, the
+passing of time are always the test's own lines.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from msgspec import structs
 
 from tests.core.payloads import START_US, Fields, cancel_body, report
 from worker.config import Config
+from worker.core.book import Listing
 from worker.core.clock import Now
 from worker.core.effects import (
     Consume,
@@ -107,12 +109,14 @@ class Driver:
         self.history: list[Fields] = []
         self.orders: list[Fields] = []
         self.answering = True
+        self.listing = True
         self.alive = True
         self._unanswered: list[Sent] = []
         self._tag = 0
         self._session = 0
         self._seq: dict[tuple[int, int], int] = {}
         self._mains: list[tuple[int, int]] = []
+        self._listings: list[tuple[int, int]] = []
         if connected:
             for lane in LANES:
                 self.step(PublisherUp(lane))
@@ -173,6 +177,9 @@ class Driver:
         for state in self.engine.sessions.all():
             if state.main is not None and (state.number, state.main.reqid) not in self._mains:
                 self._mains.append((state.number, state.main.reqid))
+            for sub in state.subscriptions.values():
+                if isinstance(sub.query, Listing) and (state.number, sub.reqid) not in self._listings:
+                    self._listings.append((state.number, sub.reqid))
         for effect in effects:
             self._take(effect)
 
@@ -260,6 +267,8 @@ class Driver:
     # -- the venue's answers to questions
 
     def _may_be_answered(self, sent: Sent) -> bool:
+        if (sent.session, sent.frame["reqid"]) in self._listings:
+            return self.listing
         return self.alive if sent.frame["type"] == "Ping" else self.answering
 
     def _answer(self, sent: Sent) -> None:
@@ -278,9 +287,18 @@ class Driver:
         """The streams that look-ups asked for so far, in order."""
         return [s.frame["streams"][0] for s in self.subscribes() if (s.session, s.frame["reqid"]) not in self._mains]
 
+    def listings(self) -> list[Fields]:
+        """The lists that were asked for the worker's own book, in order."""
+        return [
+            s.frame["streams"][0]
+            for s in self.sent
+            if (s.session, s.frame.get("reqid")) in self._listings and s.frame["type"] == "subscribe"
+        ]
+
     def subscribes(self, session: int | None = None) -> list[Sent]:
-        """Every ``subscribe`` so far."""
-        return [s for s in self.sent if s.frame["type"] == "subscribe" and session in (None, s.session)]
+        """Every ``subscribe`` so far, but for the lists for the worker's own book."""
+        asked = [s for s in self.sent if s.frame["type"] == "subscribe" and session in (None, s.session)]
+        return [s for s in asked if (s.session, s.frame["reqid"]) not in self._listings]
 
     def cancel_frames(self, session: int | None = None) -> list[Fields]:
         """Every ``OrderCancelRequest`` so far."""

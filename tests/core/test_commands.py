@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.core.driver import Driver
-from tests.core.payloads import item, order
+from tests.core.payloads import item, order, report
 from worker.wire import event as wire
 
 WORKING = [order("New", OrderID=f"order-{n}", ClOrdID="ord-000417") for n in range(1, 10)]
@@ -357,6 +357,22 @@ def test_the_unsent_part_of_a_sent_command_waits_for_the_redelivery_and_is_looke
     driver.orders = WORKING[1:]
     driver.deliver(item(1), item(2), redelivered=True, epoch=2)
     assert {q["OrderID"] for q in driver.questions()} == {"order-2"}
+    assert driver.cancels_sent() == ["y-1", "y-2"]
+
+
+def test_a_publishers_duplicate_that_comes_before_the_redelivery_is_looked_up_too() -> None:
+    """It is not marked as redelivered, yet an earlier delivery was sent in part and then let go."""
+    driver = Driver(venue={"rate_limit": 1.0, "max_batch": 1})
+    driver.deliver(item(1), item(2))
+    driver.lose_consumer("cancel")
+    driver.report("Canceled", OrderID="order-1", ClOrdID="y-1")
+    driver.confirm()
+    driver.advance(1)
+    assert driver.engine.intake.is_empty
+    driver.orders = WORKING[1:]
+    driver.history = [report("Canceled", OrderID="order-1", ClOrdID="y-1")]
+    driver.deliver(item(1), item(2), epoch=2)
+    assert {q["OrderID"] for q in driver.questions()} == {"order-1", "order-2"}
     assert driver.cancels_sent() == ["y-1", "y-2"]
 
 

@@ -42,6 +42,13 @@ def obey(driver: Driver, but: tuple[str, ...] = ()) -> None:
                 driver.report("Canceled", OrderID=each["OrderID"], ClOrdID=each["ClOrdID"])
 
 
+def pace(driver: Driver, seconds: float, but: tuple[str, ...] = ()) -> None:
+    """Let time pass while the venue cancels what it is asked to."""
+    for _ in range(round(seconds * 10)):
+        driver.advance(0.1)
+        obey(driver, but)
+
+
 def mass_final(driver: Driver) -> Fields:
     (event,) = [e for e in driver.finals("mass") if e["index"] == 0]
     return event
@@ -431,3 +438,335 @@ def test_reports_before_the_book_began_open_nothing_again() -> None:
     driver.report("New", OrderID="NONE")
     sweep(driver)
     assert driver.cancels_sent() == []
+
+
+def test_a_reject_in_mid_sweep_is_told_as_a_report_and_ends_nothing() -> None:
+    driver = Driver()
+    opened(driver, 1)
+    sweep(driver)
+    (sent,) = driver.cancels_sent()
+    record = driver.report("CancelRejected", OrderID="order-1", ClOrdID=sent, CxlRejReason=2, Text="not now")
+    (told,) = driver.events("report")
+    assert (told["final"], told["order_live"], told["report"]) == (False, True, record)
+    assert told["event_id"] == wire.report_id("mass", "order order-1", record["ExecID"])
+    assert driver.finals() == []
+
+
+def test_a_cancel_that_comes_to_its_deadline_unsent_takes_no_earlier_answer_away() -> None:
+    driver = Driver(kill={"rate_limit": 1.0})
+    opened(driver, 1)
+    sweep(driver, headers={"deadline": format_utc(START_US + 200_000)})
+    (sent,) = driver.cancels_sent()
+    driver.report("CancelRejected", OrderID="order-1", ClOrdID=sent, CxlRejReason=2)
+    driver.advance(5)
+    assert len(driver.cancels_sent()) == 1
+    (event,) = [e for e in driver.finals("mass") if e["index"]]
+    assert (event["outcome"], event["sent"], event["attempt"]) == ("cancel_rejected", "yes", 1)
+    assert mass_final(driver)["mass"]["rejected"] == 1
+
+
+def test_only_orders_submitted_before_the_deadline_by_the_clock_of_the_venue_are_swept() -> None:
+    """A venue whose clock is five minutes ahead: its SubmitTime is no proof that an order is too young."""
+    driver = Driver(sessions=0)
+    driver.greet(driver.open(), format_utc(START_US + 300 * SECOND))
+    driver.frame(1, data=[], initial=True)
+    opened(driver, 1, SubmitTime=format_utc(START_US + 299 * SECOND))
+    opened(driver, 2, SubmitTime=format_utc(START_US + 361 * SECOND))
+    sweep(driver)
+    assert [each["OrderID"] for frame in driver.cancel_frames() for each in frame["data"]] == ["order-1"]
+
+
+def test_a_list_that_lags_behind_the_reports_is_no_proof_and_names_no_survivor() -> None:
+    driver = Driver()
+    opened(driver, 1)
+    sweep(driver)
+    driver.report("Canceled", OrderID="order-1", ClOrdID=driver.cancels_sent()[0])
+    driver.advance(65)
+    final = mass_final(driver)
+    assert (final["outcome"], final["error"]["code"]) == ("mass_incomplete", "not_proven")
+    assert final["mass"]["remaining"] == []
+    assert "the list still shows 1 order reported as closed" in final["error"]["message"]
+
+
+def test_a_list_that_holds_fewer_orders_than_the_venue_counts_is_no_proof() -> None:
+    driver = Driver()
+    driver.answering = False
+    sweep(driver)
+    answered = 0
+    while not driver.finals():
+        driver.advance(0.05)
+        if len(driver.questions()) > answered:
+            answered += 1
+            driver.frame(1, driver.subscribes()[-1].frame["reqid"], "Order", initial=True, data=[], total_count=1)
+    final = mass_final(driver)
+    assert final["error"]["code"] == "not_proven"
+    assert "the venue counts 1 order and listed 0" in final["error"]["message"]
+
+
+def test_an_order_that_leaves_the_list_is_not_closed_by_that() -> None:
+    driver = Driver()
+    driver.answering = False
+    sweep(driver)
+    reqid = driver.subscribes()[-1].frame["reqid"]
+    page = [order("New", OrderID="order-1", ClOrdID="x-1")]
+    driver.frame(1, reqid, "Order", initial=True, data=page, next="a")
+    driver.frame(1, reqid, "Order", action="Remove", data=[order("Canceled", OrderID="order-1", ClOrdID="x-1")])
+    driver.frame(1, reqid, "Order", initial=True, data=[])
+    driver.advance(0.1)
+    assert [each["OrderID"] for frame in driver.cancel_frames() for each in frame["data"]] == ["order-1"]
+    assert driver.finals() == []
+
+
+def test_a_page_that_is_older_than_a_live_frame_opens_nothing_again() -> None:
+    driver = Driver()
+    driver.answering = False
+    sweep(driver)
+    reqid = driver.subscribes()[-1].frame["reqid"]
+    driver.frame(1, reqid, "Order", initial=True, data=[], next="a")
+    driver.frame(1, reqid, "Order", data=[order("Cancelled", OrderID="order-1", ClOrdID="x-1")])
+    driver.frame(1, reqid, "Order", initial=True, data=[order("New", OrderID="order-1", ClOrdID="x-1")])
+    driver.advance(0)
+    assert driver.cancels_sent() == []
+    assert mass_final(driver)["outcome"] == "mass_canceled"
+
+
+def test_a_list_is_believed_over_a_report_that_does_not_come_when_a_second_one_agrees() -> None:
+    driver = Driver()
+    opened(driver, 1)
+    sweep(driver)
+    (sent,) = driver.cancels_sent()
+    driver.report("PendingCancel", OrderID="order-1", ClOrdID=sent)
+    driver.orders = [order("Canceled", OrderID="order-1", ClOrdID=sent)]
+    driver.advance(1.5)
+    assert driver.finals() == [], "its report may be on its way"
+    driver.advance(2)
+    assert order_finals(driver) == {"order-1": "canceled"}
+
+
+# -- the worker's own book
+
+
+def listed(*records: Fields, **settings: Any) -> Driver:
+    """A worker that began when the venue's list held these orders."""
+    driver = Driver(sessions=0, **settings)
+    driver.orders = list(records)
+    driver.connect()
+    driver.orders = []
+    return driver
+
+
+def first_sweep(driver: Driver, **asked: Any) -> list[str]:
+    """The orders that a mass cancel sends for before any list of its own has come."""
+    driver.answering = False
+    sweep(driver, **asked)
+    return [each["OrderID"] for frame in driver.cancel_frames() for each in frame["data"]]
+
+
+def test_orders_older_than_the_worker_are_swept_at_once() -> None:
+    driver = listed(
+        order("New", OrderID="order-1"),
+        order("PendingCancel", OrderID="order-2", ExecType="PendingCancel"),
+        order("Filled", OrderID="order-3"),
+        order("PartiallyFilled", OrderID="order-4", Symbol="ETH-USD"),
+    )
+    assert driver.listings() == [{"name": "Order", "StartDate": format_utc(START_US - 30 * 86_400 * SECOND)}]
+    assert list(driver.left_over()) == [], "the stream is ended: the reports keep the book"
+    driver.report("Canceled", OrderID="order-4")
+    assert first_sweep(driver) == ["order-1", "order-2"]
+
+
+def test_the_list_for_the_book_holds_up_no_cancel() -> None:
+    driver = Driver(sessions=0)
+    driver.listing = False
+    driver.connect()
+    driver.deliver({"Symbol": "BTC-USD", "OrderID": "order-1", "ClOrdID": "y-1"})
+    assert driver.cancels_sent() == ["y-1"]
+
+
+def test_a_list_that_reports_have_overtaken_opens_nothing_again() -> None:
+    driver = Driver(sessions=0)
+    driver.listing = False
+    driver.connect()
+    (asked,) = [s for s in driver.sent if s.frame["type"] == "subscribe" and s.frame["streams"][0]["name"] == "Order"]
+    driver.report("Canceled", OrderID="order-1")
+    driver.report("New", OrderID="order-2")
+    driver.frame(1, asked.frame["reqid"], "Order", initial=True, data=[order("New", OrderID="order-1")])
+    assert first_sweep(driver) == ["order-2"], "closed meanwhile, and opened meanwhile"
+
+
+def test_one_session_reads_the_list_and_when_it_is_lost_another_does() -> None:
+    driver = Driver(sessions=2)
+    assert len(driver.listings()) == 1
+    driver.orders = [order("New", OrderID="order-1")]
+    driver.lose(2)
+    assert len(driver.listings()) == 1
+    driver.connect()
+    assert len(driver.listings()) == 1
+    driver.lose(1)
+    assert len(driver.listings()) == 2
+    driver.orders = []
+    assert first_sweep(driver) == ["order-1"]
+
+
+def test_a_new_list_drops_from_the_book_what_it_does_not_show() -> None:
+    driver = listed(order("New", OrderID="order-1"), order("New", OrderID="order-2"))
+    driver.orders = [order("New", OrderID="order-2")]
+    driver.lose(1)
+    driver.connect()
+    assert first_sweep(driver) == ["order-2"]
+
+
+def test_the_book_can_be_turned_off() -> None:
+    driver = listed(order("New", OrderID="order-1"), kill={"read_orders": False})
+    assert driver.listings() == []
+    assert first_sweep(driver) == []
+
+
+def test_a_bad_record_in_the_list_for_the_book_drops_nothing() -> None:
+    driver = listed(order("New", OrderID="order-1"))
+    driver.orders = [{"OrderID": "order-2", "OrdStatus": 7}]
+    driver.lose(1)
+    driver.connect()
+    assert first_sweep(driver) == ["order-1"]
+
+
+# -- killed within a sweep: what an earlier process did is read from the reports before anything is sent
+
+
+def of_sweep(exec_type: str, order_number: int, number: int = 1, **fields: Any) -> Fields:
+    """A report on the cancel that an earlier process sent in sweep ``number``."""
+    order_id = f"order-{order_number}"
+    stamp = format_utc(START_US - 1_000_000 + number * 1000)
+    request = derive_sweep_cl_ord_id("mass", order_id, number)
+    return report(exec_type, **{"OrderID": order_id, "ClOrdID": request, "Timestamp": stamp, **fields})
+
+
+def restarted(driver: Driver, **more: Any) -> Delivery:
+    """The mass cancel comes again and its final does not stand in the audit stream."""
+    delivery = sweep(driver, redelivered=True, timestamp_s=START_US // SECOND - 2, **more)
+    driver.audit_says(False, "mass")
+    return delivery
+
+
+def test_orders_that_closed_while_no_worker_ran_have_their_finals_and_count() -> None:
+    driver = Driver()
+    driver.history = [
+        report("Trade", OrderID="order-2", ClOrdID="x-2", OrdStatus="Filled", LeavesQty="0",
+               Timestamp=format_utc(START_US - 900_000)),
+        of_sweep("Canceled", 1),
+        of_sweep("CancelRejected", 2, OrdStatus="Filled", CxlRejReason=0),
+        of_sweep("CancelRejected", 3, CxlRejReason=2),
+        report("Canceled", OrderID="order-9", ClOrdID="somebody's"),
+    ]  # fmt: skip
+    opened(driver, 3)
+    delivery = restarted(driver)
+    replay, *_ = driver.questions()
+    assert replay == {"name": "ExecutionReport", "StartDate": format_utc(START_US - 62 * SECOND)}
+    assert order_finals(driver) == {"order-1": "canceled", "order-2": "already_closed"}
+    canceled = next(e for e in driver.finals("mass") if e["order_id"] == "order-1")
+    assert canceled["event_id"] == wire.final_id("mass", "order order-1")
+    assert (canceled["sent"], canceled["report"], canceled["symbol"]) == ("yes", driver.history[1], "BTC-USD")
+    (again,) = driver.cancels_sent()
+    assert again == derive_sweep_cl_ord_id("mass", "order-3", 2), "no id of an earlier sweep"
+    pace(driver, 2)
+    final = mass_final(driver)
+    assert (final["outcome"], final["mass"]["restarted"], final["sent"]) == ("mass_canceled", True, "yes")
+    assert [final["mass"][k] for k in ("matched", "canceled", "already_closed")] == [3, 2, 1]
+    driver.confirm()
+    assert driver.settlement(delivery) == "ack"
+    assert list(driver.left_over()) == []
+
+
+def test_of_several_cancels_of_an_order_the_newest_counts_whatever_the_order_of_the_pages() -> None:
+    driver = Driver()
+    driver.history = [
+        of_sweep("Canceled", 1, 3),
+        of_sweep("CancelRejected", 1, 2, CxlRejReason=2),
+        of_sweep("CancelRejected", 2, 1, CxlRejReason=2),
+        of_sweep("Canceled", 2, 2),
+    ]
+    restarted(driver)
+    driver.advance(1)
+    told = {e["order_id"]: (e["outcome"], e["cl_ord_id"]) for e in driver.finals("mass") if e["index"]}
+    assert told == {
+        "order-1": ("canceled", derive_sweep_cl_ord_id("mass", "order-1", 3)),
+        "order-2": ("canceled", derive_sweep_cl_ord_id("mass", "order-2", 2)),
+    }
+    assert driver.cancels_sent() == []
+    assert mass_final(driver)["outcome"] == "mass_canceled"
+
+
+def test_an_order_whose_cancel_the_venue_still_works_on_is_waited_for() -> None:
+    driver = Driver()
+    driver.history = [of_sweep("PendingCancel", 1)]
+    driver.orders = [order("PendingCancel", OrderID="order-1")]
+    restarted(driver)
+    driver.advance(1)
+    assert driver.cancels_sent() == []
+    driver.report("Canceled", OrderID="order-1", ClOrdID=derive_sweep_cl_ord_id("mass", "order-1", 1))
+    driver.orders = []
+    driver.advance(2)
+    assert order_finals(driver) == {"order-1": "canceled"}
+    assert mass_final(driver)["mass"]["canceled"] == 1
+
+
+def test_a_report_between_the_replay_and_the_list_is_not_missed() -> None:
+    driver = Driver()
+    driver.answering = False
+    restarted(driver)
+    replay = driver.subscribes()[-1].frame["reqid"]
+    driver.frame(1, replay, initial=True, data=[])
+    driver.frame(1, replay, data=[of_sweep("Canceled", 1)])
+    driver.answering = True
+    driver.advance(1)
+    assert order_finals(driver) == {"order-1": "canceled"}
+    assert mass_final(driver)["mass"]["matched"] == 1
+
+
+def test_a_replay_that_the_venue_does_not_end_holds_up_no_sweep_but_the_final() -> None:
+    driver = Driver()
+    driver.answering = False
+    opened(driver, 1)
+    restarted(driver, headers={"deadline": format_utc(START_US + 20 * SECOND)})
+    driver.advance(1.5)
+    assert driver.cancels_sent() == [], "the replay comes first"
+    for _ in range(100):
+        for sent in [s for s in driver._unanswered if s.frame["type"] == "subscribe"]:
+            if sent.frame["streams"][0]["name"] == "Order":
+                driver._unanswered.remove(sent)
+                driver._answer(sent)
+        obey(driver)
+        driver.advance(0.1)
+        if driver.cancels_sent() and driver.mono < 1004:
+            assert [e for e in driver.finals("mass") if e["index"] == 0] == []
+    assert order_finals(driver) == {"order-1": "canceled"}
+    assert mass_final(driver)["outcome"] == "mass_canceled", "in vain three times, though the venue answered the lists"
+
+
+def test_a_replay_on_a_lost_session_is_asked_anew_on_another() -> None:
+    driver = Driver(sessions=2)
+    driver.answering = False
+    restarted(driver)
+    driver.lose(driver.subscribes()[-1].session)
+    driver.answering = True
+    driver.history = [of_sweep("Canceled", 1)]
+    driver.advance(3)
+    assert order_finals(driver) == {"order-1": "canceled"}
+    assert mass_final(driver)["mass"]["canceled"] == 1
+
+
+def test_restarted_and_past_its_deadline_it_tells_what_became_of_its_orders_and_sends_nothing() -> None:
+    driver = Driver()
+    driver.history = [of_sweep("Canceled", 1)]
+    opened(driver, 2)
+    restarted(driver, headers={"deadline": format_utc(START_US - 1)})
+    driver.advance(1)
+    assert driver.cancels_sent() == []
+    assert order_finals(driver) == {"order-1": "canceled", "order-2": "deadline_passed"}
+    (unsent,) = [e for e in driver.finals("mass") if e["order_id"] == "order-2"]
+    assert (unsent["sent"], unsent["order_live"]) == ("maybe", True), "an earlier process may have sent it"
+    final = mass_final(driver)
+    assert (final["outcome"], final["error"]["code"], final["mass"]["remaining"]) == (
+        "mass_incomplete", "deadline", ["order-2"],
+    )  # fmt: skip
+    assert [final["mass"][k] for k in ("matched", "canceled", "unsent")] == [2, 1, 1]

@@ -139,6 +139,14 @@ BUGS: Final = (
         "return self.ended is not None",
     ),
     Bug(
+        "earlier_cancels_forgotten",
+        "a restarted mass cancel does not ask what an earlier process has sent",
+        "lost",
+        "worker/core/sweep.py",
+        "self.recovered = not command.redelivered",
+        "self.recovered = True",
+    ),
+    Bug(
         "index_entry_leaked",
         "a cancel that is handed back stays in the index by OrderID",
         "left over",

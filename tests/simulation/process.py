@@ -182,6 +182,7 @@ class Checks:
         self.last_sent: dict[str, tuple[float, Process]] = {}
         self.known_by: dict[str, str] = {}
         self.published_twice: set[str] = set()
+        self.sweep_of: dict[str, str] = {}
 
     def sent(self, process: Process, elements: list[dict[str, str]]) -> None:
         for element in elements:
@@ -199,3 +200,8 @@ class Checks:
                 if process.shown_open.get(order_id, -1.0) <= since:
                     self.violations.append(f"I5: {request} sent again without a look-up that found {order_id} open")
             self.last_sent[request] = (self.world.seconds, process)
+            for command in process.engine.intake.commands.values():
+                if command.sweep is not None and order_id in command.sweep.orders:
+                    swept = command.sweep.orders[order_id].cancel
+                    if swept is not None and swept.cl_ord_id == request:
+                        self.sweep_of[request] = command.command_id

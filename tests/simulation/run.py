@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from tests.simulation.broker import LANES, Broker, Message
+from tests.simulation.broker import LANES, Broker, Message, Stored
 from tests.simulation.process import Checks, Process
 from tests.simulation.venue import Order, Venue
 from tests.simulation.world import World
@@ -346,7 +346,29 @@ class Simulation:
                     found.append(f"I3: {name} is flat, but order {order.order_id} was open")
         elif any(order_id not in self.venue.orders for order_id in mass["remaining"]):
             found.append(f"I3: {name} names a survivor that does not exist")
+        told = {stored.event["order_id"] for stored in self._finals_of(message.command_id)}
+        answered = self._answered_to(message.command_id)
+        lost = sorted(answered - told)
+        found += [f"lost: {name} sent a cancel for order {order_id}, which has no final" for order_id in lost]
+        # After a restart an order that an earlier process matched, but sent nothing for, is told and not counted.
+        most = len(told) if mass["restarted"] else mass["matched"]
+        if not len(answered) <= mass["matched"] <= most == len(told):
+            found.append(f"I3: {name} matched {mass['matched']}, {len(told)} have a final, {len(answered)} an answer")
         return found
+
+    def _finals_of(self, command_id: str) -> list[Stored]:
+        """The finals of a mass cancel's orders."""
+        ids = {i for (command, _), found in self.broker.finals.items() if command == command_id for i in found}
+        finals = [self.broker.by_id[event_id] for event_id in ids]
+        return [stored for stored in finals if stored.event["order_id"] is not None]
+
+    def _answered_to(self, command_id: str) -> set[str]:
+        """The orders of which the venue reported an answer to a cancel of the mass cancel."""
+        return {
+            str(record["OrderID"])
+            for _, record, _ in self.venue.history
+            if self.checks.sweep_of.get(str(record["ClOrdID"])) == command_id
+        }
 
     def _audit_cancel(self, message: Message, index: int, event: dict[str, object]) -> list[str]:
         """I3: the outcome is what the venue's own book says."""

@@ -70,9 +70,10 @@ def command(
 ) -> int:
     """Cancel every open order in scope, again and again, until the venue's own list shows none; show how far it is.
 
-    One mass cancel is published to the kill lane, which is served before everything else; the worker carries it out.
-    It ends with VERIFIED FLAT, with NOTHING MATCHED, or with a list of the orders that are not proven closed. Ending
-    this command early (Ctrl-C, --wait) takes nothing back.
+    Before it asks it shows what is open now, by the venue's own list, if the configuration has a key for it. One mass
+    cancel is published to the kill lane, which is served before everything else; the worker carries it out. It ends
+    with VERIFIED FLAT, with NOTHING MATCHED, or with a list of the orders that are not proven closed. Ending this
+    command early (Ctrl-C, --wait) takes nothing back.
 
     Not covered: RFQs, orders of other API keys, and orders older than venue.order_horizon (30 days).
     """
@@ -80,7 +81,7 @@ def command(
 
     from worker.cli.request import deadline_of, reason_of
     from worker.cli.sweep import mass_request
-    from worker.cli.sweep_shell import Order, kill
+    from worker.cli.sweep_shell import Order, kill, show_open
     from worker.wire.timestamp import parse_utc
 
     config = load_config(context)
@@ -97,6 +98,7 @@ def command(
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nobody can be asked here: give --yes if you mean it")
+        asyncio.run(show_open(config, asked))
         if not click.confirm(f"Cancel {asked.scope}?", err=True):
             print("cancel-worker: nothing was published", file=sys.stderr)
             return 1

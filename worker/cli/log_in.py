@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
 from worker.config import Config, venue_credentials
 from worker.errors import VenueError
 from worker.venue.pool import Pool
+from worker.venue.port import VenuePort
 from worker.wire.timestamp import parse_utc
 from worker.wire.venue import FrameError, UnreadFrame, read_unread_frame
 
@@ -57,26 +59,33 @@ class _FirstWord:
             self.heard.set_exception(VenueError(reason))
 
 
-async def log_in(config: Config) -> str:
-    """What the venue said to one session. Raises VenueError with the reason if it could not log in."""
+@asynccontextmanager
+async def one_session(config: Config, host: VenuePort) -> AsyncIterator[Pool]:
+    """A pool of one session, which tells ``host`` of it; closed in order, or cut off if the venue does not answer."""
     venue = msgspec.structs.replace(config.venue, sessions=1, report_sessions=0)
-    word = _FirstWord()
-    pool = Pool(venue, lambda: venue_credentials(config), word, random.Random())
+    pool = Pool(venue, lambda: venue_credentials(config), host, random.Random())
     running = asyncio.create_task(pool.run())
-    within = venue.connect_timeout + venue.hello_timeout
     try:
-        async with asyncio.timeout(within):
-            hello = await word.heard
-    except TimeoutError:
-        raise VenueError(f"no hello within {within:g} s") from None
+        yield pool
     finally:
-        # A venue that does not answer the close is cut off.
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await pool.close()
         running.cancel()
         await asyncio.wait([running])
-    return f"logged in at {venue.url}, session {hello.session_id or 'without id'}{_clock(hello.ts)}"
+
+
+async def log_in(config: Config) -> str:
+    """What the venue said to one session. Raises VenueError with the reason if it could not log in."""
+    word = _FirstWord()
+    within = config.venue.connect_timeout + config.venue.hello_timeout
+    async with one_session(config, word):
+        try:
+            async with asyncio.timeout(within):
+                hello = await word.heard
+        except TimeoutError:
+            raise VenueError(f"no hello within {within:g} s") from None
+    return f"logged in at {config.venue.url}, session {hello.session_id or 'without id'}{_clock(hello.ts)}"
 
 
 def _clock(ts: str | None) -> str:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from worker.cli.ledger import counts_of
 from worker.cli.request import JSON
+from worker.core.sweep import Scope
 from worker.errors import UsageError
 from worker.wire.command import MASS_CANCEL, InvalidCommand, MassCancelCommand, read_command
 from worker.wire.event import final_id, routing_key, unresolved_id
@@ -38,6 +39,11 @@ class MassRequest(Struct, frozen=True):
         where = f" in {self.symbol}" if self.symbol else ""
         whose = f" of {self.customer_user}" if self.customer_user else ""
         return f"every open {side}order{where}{whose} that the worker's API key sees"
+
+    def covers(self, customer_users: tuple[str, ...] | None) -> Scope:
+        """The worker's own reading of it; ``customer_users`` is ``kill.customer_users``."""
+        users = (self.customer_user,) if self.customer_user is not None else customer_users
+        return Scope(self.symbol, self.side, users)
 
     def routing_keys(self) -> list[str]:
         """What to bind a queue with to hear of it, and of little else: of single orders its ledger tells enough."""

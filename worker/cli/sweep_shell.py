@@ -18,6 +18,7 @@ from worker.cli.answers import LIVE
 from worker.cli.console import Console
 from worker.cli.following import write_json
 from worker.cli.ledger import counts_of
+from worker.cli.open_orders import open_orders
 from worker.cli.request import JSON
 from worker.cli.sweep import MassRequest, Progress
 from worker.errors import BrokerError, CancelWorkerError, TopologyError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _KEPT: Final = 50_000
 _LINE_EVERY_S: Final = 1.0
 _REASONS_WITHIN_S: Final = 10.0
+_MOST_ROWS: Final = 20
 
 
 class Order(Struct, frozen=True):
@@ -71,6 +73,21 @@ async def kill(config: Config, order: Order) -> int:
         raise
     reasons = await _reasons(dial, config, follower.progress, begun_us)
     return follower.conclude(reasons)
+
+
+async def show_open(config: Config, asked: MassRequest) -> None:
+    """What the venue lists as open in the scope, before a person is asked; that it can't be had stops nobody."""
+    console = Console()
+    found = await open_orders(config, asked.covers(config.kill.customer_users))
+    rows = [[symbol, side, str(count)] for symbol, side, count in found.by_symbol_and_side]
+    if rows:
+        console.table(("symbol", "side", "open orders"), rows[:_MOST_ROWS])
+        if len(rows) > _MOST_ROWS:
+            console.line(f"and {len(rows) - _MOST_ROWS} more", "quiet")
+    if found.lacks is None:
+        console.line(f"open in this scope now, by the venue's list: {len(found)}", "head")
+    else:
+        console.line(f"open in this scope: at least {len(found)}; the list is not whole: {found.lacks}", "doubt")
 
 
 class _Follower:

@@ -112,6 +112,7 @@ class Kill(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prefetch: commands; max_inflight: cancels; rate_limit: cancels per second, 0 for none.
     max_age: seconds from the AMQP timestamp to a mass cancel's deadline, where no header gives one.
     customer_users: whose orders a mass cancel without ``CustomerUser`` may touch; unset: every order the API key sees.
+    read_orders: whether the list of orders is read when a session begins, so that a mass cancel can send at once.
     """
 
     prefetch: Prefetch = 200
@@ -119,6 +120,7 @@ class Kill(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rate_limit: Rate = 0.0
     max_age: Seconds = 60.0
     customer_users: Annotated[Users, Meta(min_length=1)] | None = None
+    read_orders: bool = True
 
 
 class Venue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

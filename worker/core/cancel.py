@@ -132,8 +132,7 @@ class CancelState(Struct, eq=False, gc=False):
             return False
         if cl_ord_id == self.cl_ord_id or cl_ord_id in self.earlier_ids:
             return True
-        derived = len(cl_ord_id) == 36 and cl_ord_id[14] == "5"  # a UUIDv5; most ids are none, and deriving takes time
-        return derived and cl_ord_id in self.fresh_ids()
+        return is_derived(cl_ord_id) and cl_ord_id in self.fresh_ids()
 
     def fresh_ids(self) -> list[str]:
         """The ids that sends after the first would use (contract 3, reason 3; ``venue.resend_id`` = ``new``)."""
@@ -183,6 +182,11 @@ class CancelState(Struct, eq=False, gc=False):
             return
         filled = order_state(record, order)
         self.order = OrderState(order.status, filled.cum_qty, order.leaves_qty, filled.avg_px, filled.as_of)
+
+
+def is_derived(cl_ord_id: str) -> bool:
+    """Whether it is a UUIDv5: most ids are none, and to derive one for comparison takes time."""
+    return len(cl_ord_id) == 36 and cl_ord_id[14] == "5"
 
 
 def order_state(record: Record, before: OrderState | None) -> OrderState:

@@ -31,6 +31,7 @@ from worker.core.stats import Stats
 from worker.wire import venue
 from worker.wire.command import Lane
 from worker.wire.event import CodeError, EventError, OrderState
+from worker.wire.timestamp import format_utc
 from worker.wire.venue import Record
 
 EXEC_IDS_KEPT: Final = 256
@@ -185,6 +186,8 @@ class Desk:
             case "already_closed":
                 self._already_closed(cancel, record, raw, now)
             case "cancel_rejected":
+                if cancel.command.sweep is not None:  # no final yet: the next sweep tries again
+                    self._events.report(cancel, "report", record, raw, exec_id, True, now)
                 self.finish(cancel, "cancel_rejected", now, raw=raw, live=True, error=reject_error(record))
             case "pending":
                 # Another's PendingCancel says nothing new of a cancel that is not sent, that is being asked about, or
@@ -516,7 +519,9 @@ class Desk:
 
     def deadline_passed(self, cancel: CancelState, now: Now) -> None:
         """The deadline passed before a send; after any doubt the order was just seen working (contract section 3)."""
-        message = f"not sent after its deadline {cancel.command.context.deadline_text}"
+        command = cancel.command
+        deadline = command.context.deadline_text or format_utc(command.deadline_us or 0)
+        message = f"not sent after its deadline {deadline}"
         live = None if cancel.sent == "never" else cancel.order_live
         self.finish(cancel, "deadline_passed", now, live=live, error=CodeError("deadline", None, message))
 

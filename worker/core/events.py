@@ -181,7 +181,7 @@ class Events:
             outcome,
             final,
             now,
-            sent="yes" if sweep.has_sent else "never",
+            sent=sweep.sent,
             live=live,
             symbol=request.symbol,
             cl_ord_id=request.cl_ord_id,

@@ -33,6 +33,9 @@ from worker.wire.timestamp import format_utc
 
 CONFLICT_RULE: Final = "same_id_other_content"
 
+HALF_DONE_KEPT: Final = 10_000
+"""Commands known to have been sent in part; there are no more than the broker hands out before a channel is lost."""
+
 
 class Ended:
     """What is kept of a command after its end: how its content is recognised, and what was said of it."""
@@ -68,6 +71,7 @@ class Intake:
         self._stats = stats
         self.commands: dict[str, CommandState] = {}
         self._verdicts: set[CommandState] = set()  # commands that are one event and nothing else, and repeated finals
+        self._half_done: dict[str, None] = {}  # ids of commands that were sent in part and wait for their redelivery
         self._ended: dict[str, Ended] = {}
         self._ended_first: deque[tuple[str, Ended]] = deque()  # those that ended first stand first
         self._ended_size = 0
@@ -90,6 +94,9 @@ class Intake:
         command = read_command(body, properties, self._config.broker.max_body)
         context = command.context
         state = self._state(delivery, redelivered, body, context, now)
+        if self._half_done and state.command_id in self._half_done:
+            del self._half_done[state.command_id]
+            state.redelivered = True  # a publisher's duplicate may come before the redelivery, and is not marked
         error = self._refusal(command, context, lane) if self._restricted else None
         if isinstance(command, InvalidCommand):
             rejection = command.rejection
@@ -423,6 +430,9 @@ class Intake:
         for command in [c for c in self.commands.values() if not c.deliveries and c.sweep is None]:
             if command.unconfirmed == 0 and all(c.phase in (Phase.PARKED, Phase.FINAL) for c in command.cancels):
                 self._drop(command)
+                self._half_done[command.command_id] = None
+                if len(self._half_done) > HALF_DONE_KEPT:
+                    del self._half_done[next(iter(self._half_done))]
         self._next_suspect(now)
 
     def oldest_received_us(self) -> dict[Lane, int | None]:

@@ -7,7 +7,7 @@ I6). Nothing survives a session: a new one subscribes anew and replays from the 
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from worker.config import Venue
 from worker.core.clock import Now
@@ -19,11 +19,15 @@ from worker.wire.venue import Frame, UnreadFrame
 if TYPE_CHECKING:
     from msgspec import Raw
 
+    from worker.core.book import Listing
     from worker.core.cancel import CancelState
     from worker.core.reconcile import Query
-    from worker.core.sweep import Snapshot
+    from worker.core.sweep import Recovery, Snapshot
     from worker.wire.command import Lane
     from worker.wire.venue import Record
+
+    Asker: TypeAlias = Query | Snapshot | Recovery | Listing
+    """Who may ask for a stream beside the session's own."""
 
 PAGE_ARRAYS: Final = {"streams": "data", "data": "streams"}
 """The other name of the array in a ``page`` request, tried once after an error frame (protocol 3.4)."""
@@ -72,7 +76,7 @@ class Subscription:
     )
 
     def __init__(
-        self, reqid: int, stream: str, start_date: str, page_array: str, query: Query | Snapshot | None, begun: float
+        self, reqid: int, stream: str, start_date: str, page_array: str, query: Asker | None, begun: float
     ) -> None:
         self.begun = begun
         self.reqid = reqid
@@ -165,7 +169,7 @@ class SessionState:
         start_date: str,
         now: Now,
         *,
-        query: Query | Snapshot | None = None,
+        query: Asker | None = None,
         order_id: str | None = None,
         symbol: str | None = None,
         statuses: list[str] | str | None = None,

@@ -8,7 +8,7 @@ from typing import Final
 from msgspec import Raw
 
 from worker.config import Venue
-from worker.core.book import OpenOrders
+from worker.core.book import Listing, OpenOrders
 from worker.core.cancel import CancelState, Phase
 from worker.core.clock import Now
 from worker.core.desk import Desk, exec_id_of
@@ -18,7 +18,7 @@ from worker.core.lookups import Lookups
 from worker.core.reconcile import Query, start_date
 from worker.core.session import SentFrame, SessionState, Subscription
 from worker.core.stats import Stats
-from worker.core.sweep import Snapshot
+from worker.core.sweep import Recovery, Snapshot
 from worker.core.sweeps import Sweeps
 from worker.wire import venue
 from worker.wire.event import CodeError
@@ -96,7 +96,7 @@ class Sessions:
         if session.main is not None and session.main.records:
             self._judge(session.main, session, now)  # the venue's word counts, though its stream broke off
         self._lookups.session_lost(session)
-        self._sweeps.session_lost(session)
+        self._sweeps.session_lost(session, now)
         frames = list(session.frames.values())
         self._lost_with = self._not_ended_of_lost() + _unanswered(frames)
         if session.carries_reports:
@@ -104,6 +104,8 @@ class Sessions:
         for frame in frames:
             self._doubt_frame(frame, now, on_lost_session=frame.session is session)
         self._refresh(now)
+        if (other := self.pick()) is not None:
+            self._sweeps.session_ready(other, now)
         self._effects.append(
             Note(
                 "session_lost",
@@ -154,7 +156,7 @@ class Sessions:
             ):  # the live report stream goes on: nearly all that ever comes
                 main.next_seq = seq + 1
                 if frame.data:
-                    self._live(session, main, frame.data, message, now)
+                    self._live(session, main, frame, frame.data, message, now)
             else:
                 self._other_frame(session, frame, frame.data, message, now)
         return self.ready is not was_ready
@@ -257,11 +259,13 @@ class Sessions:
             if sub.query is None:
                 return
         if sub.ended is None:
+            if frame.initial and isinstance(sub.query, Snapshot):
+                sub.query.count(len(records or ()), frame.total_count)
             news = bool(records) and self._in_snapshot(session, sub, frame, records or [], source, now)
             if session.advance(sub, frame, news, now):
                 self._snapshot_ended(session, sub, now)
         elif records:
-            self._live(session, sub, records, source, now)
+            self._live(session, sub, frame, records, source, now)
 
     def _gap(self, session: SessionState, sub: Subscription, now: Now) -> None:
         self._effects.append(Note("stream_gap", "warning", {"session_id": session.session_id, "reqid": sub.reqid}))
@@ -279,25 +283,25 @@ class Sessions:
         A look-up among thousands of orders brings mostly records of no concern, which cost least.
         """
         if not frame.initial:
-            self._live(session, sub, records, source, now)
+            self._live(session, sub, frame, records, source, now)
             return False
         query, reports = sub.query, sub.stream == EXECUTION_REPORT
-        lookup = query if isinstance(query, Query) else None
         seen: set[str] = set()
         raws: list[Raw] | None = None
         for index, record in enumerate(records):
             seen.add(record.exec_id or record.order_id or "")
-            wanted = self._is_news(record) if reports else lookup is None or lookup.wants(record)
-            if lookup is not None and not wanted:
+            if not reports:
+                self._keep_order(sub, frame, record)
                 continue
-            self._book.note(record)
-            if reports:
+            if isinstance(query, Recovery):
+                self._sweeps.recover(query, record)
+            wanted = self._is_news(record)
+            if wanted or not isinstance(query, Query):
+                self._book.note(record)
                 self._count(record)
-                if wanted:
-                    raws = raws or _raws(source)
-                    sub.records.append((record, Raw(bytes(raws[index]))))
-            elif query is not None:
-                query.keep(record)
+            if wanted:
+                raws = raws or _raws(source)
+                sub.records.append((record, Raw(bytes(raws[index]))))
         news = not seen <= sub.exec_ids
         sub.exec_ids = seen
         return news
@@ -306,14 +310,17 @@ class Sessions:
         """Whether a replayed report concerns a cancel that is in flight, or tells an ended one what it has not had."""
         return any(c.phase is not Phase.FINAL or record.exec_id not in c.exec_ids for c in self._find(record))
 
-    def _live(self, session: SessionState, sub: Subscription, records: list[Record], source: Source, now: Now) -> None:
+    def _live(
+        self, session: SessionState, sub: Subscription, frame: AnyFrame, records: list[Record], source: Source, now: Now
+    ) -> None:
         """Judge each report of a live frame. Most are another's, or came on another session: those cost least."""
         if sub.stream != EXECUTION_REPORT:
             for record in records:
-                self._book.note(record)
-                if sub.query is not None:
-                    sub.query.keep(record)
+                self._keep_order(sub, frame, record)
             return
+        if isinstance(sub.query, Recovery):
+            for record in records:
+                self._sweeps.recover(sub.query, record)
         find, stats = self._find, self._stats
         raws: list[Raw] | None = None
         asked = _asked(sub)
@@ -355,6 +362,21 @@ class Sessions:
                 self._words_met.add((name, word))
                 self._effects.append(Note("unknown_word", "warning", {"field": name, "word": f"{word!a:.100}"}))
 
+    def _keep_order(self, sub: Subscription, frame: AnyFrame, record: Record) -> None:
+        """One Order record: evidence for whoever asked, unless it says that the order left the stream (protocol 2)."""
+        query = sub.query
+        if query is None or isinstance(query, Recovery) or (isinstance(query, Query) and not query.wants(record)):
+            return
+        if frame.action == "Remove":
+            if frame.initial:
+                query.spoil("the venue took an order out of the list while it was read")
+            return
+        self._book.note_listed(record)
+        if isinstance(query, Snapshot) and not frame.initial:
+            query.follow(record)
+        else:
+            query.keep(record)
+
     def _note_report_time(self, timestamp: str | None) -> None:
         if timestamp is not None and venue.stamp(timestamp) > venue.stamp(self._last_report_at):
             self._last_report_at = timestamp
@@ -375,6 +397,10 @@ class Sessions:
         self._judge(sub, session, now)
         if isinstance(sub.query, Snapshot):
             self._sweeps.snapshot_ended(sub, sub.query, now)
+        elif isinstance(sub.query, Recovery):
+            self._sweeps.replayed(sub, sub.query, now)
+        elif isinstance(sub.query, Listing):
+            self._sweeps.listed(sub, sub.query, now)
         elif sub.query is not None:
             self._lookups.ended(sub, sub.query, now)
         elif not session.ready:
@@ -388,6 +414,7 @@ class Sessions:
         session.ready = True
         session.ready_since = now.mono
         self._refresh(now)
+        self._sweeps.session_ready(session, now)
         self._effects.append(SessionIsReady(session.number))
         self._effects.append(
             Note(

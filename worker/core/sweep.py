@@ -12,17 +12,18 @@ ClOrdID if the snapshot still shows it open.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final, Literal
 
 from msgspec import Struct
 
-from worker.core.cancel import Answer, CancelState
+from worker.core.cancel import Answer, CancelState, Phase, is_derived
 from worker.core.clock import Now
 from worker.core.command import CommandState
 from worker.core.session import Ending, SessionState, Subscription
 from worker.wire import venue
 from worker.wire.command import CancelItem, MassCancelCommand, derive_sweep_cl_ord_id
-from worker.wire.event import CodeError
+from worker.wire.event import CodeError, Sent
 from worker.wire.timestamp import parse_utc
 from worker.wire.venue import Record
 
@@ -39,6 +40,15 @@ WAITING_ROUND_S: Final = 1.0
 
 FRUITLESS_ROUNDS: Final = 6
 """After so many rounds in a row that closed nothing although every cancel came to its end, the mass cancel ends."""
+
+SWEEPS_RECOGNISED: Final = 64
+"""Up to which number a sweep's ClOrdID is recognised after a crash; what a later one canceled, the snapshots show."""
+
+REPLAY_FIRST_S: Final = 2.0
+"""After a redelivery the replay of reports comes before the first snapshot, but holds it up no longer than this."""
+
+VAIN_REPLAYS: Final = 3
+"""After so many replays that the venue did not end, though it ended a list meanwhile, it counts as having none."""
 
 _OPEN_STATUSES: Final = [
     "PendingNew",
@@ -88,11 +98,12 @@ def _same(value: str | None, wanted: str) -> bool | None:
 class SweptOrder:
     """One order that matched: its running number, its present cancel, and that one's or an earlier one's answer.
 
-    ``record``: that which last showed it open. ``waits``: the present cancel has still to end. ``closed``: seen closed.
-    ``done``: its final is made.
+    ``record``: that which last showed it open. ``waits``: the present cancel has still to end. ``listed_closed``: a
+    list shows it closed, while its report may be on its way. ``closed``: seen closed. ``done``: its final is made.
+    ``place``: of its cancel in the command.
     """
 
-    __slots__ = ("answer", "cancel", "closed", "done", "index", "order_id", "record", "sent", "waits")
+    __slots__ = ("answer", "cancel", "closed", "done", "index", "listed_closed", "order_id", "place", "record", "waits")
 
     def __init__(self, order_id: str, index: int) -> None:
         self.order_id = order_id
@@ -102,43 +113,74 @@ class SweptOrder:
         self.record: Record | None = None
         self.closed = False
         self.done = False
-        self.sent = False
+        self.listed_closed = False
+        self.place = 0
         self.waits = False
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether a cancel of it was handed to a socket, or the venue has answered one."""
+        return self.cancel is not None and (self.cancel.attempt > 0 or self.cancel.sent == "yes")
 
 
 class Snapshot:
     """One reading of the Order stream, and the live frames that follow it on the same subscription.
 
-    ``spoiled`` says why it can prove nothing; ``open`` holds the orders in scope that it shows open.
+    ``spoiled`` says why it can prove nothing; ``open`` holds the orders in scope that it shows open, ``closed`` the
+    last record of each matched order that it shows closed, ``all_open`` every order that it shows open. ``held``: what
+    the worker's own book held when it was asked for.
     """
 
-    def __init__(self, sweep: Sweep, session: SessionState, after_deadline: bool) -> None:
+    def __init__(self, sweep: Sweep, session: SessionState, after_deadline: bool, held: frozenset[str]) -> None:
         self.sweep = sweep
         self.session = session
         self.after_deadline = after_deadline
+        self.held = held
         self.ended: Ending | None = None
         self.spoiled: str | None = None
         self.open: dict[str, Record] = {}
         self.closed: dict[str, Record] = {}
         self.all_open: set[str] = set()
         self.sub: Subscription | None = None
+        self._gone: set[str] = set()
+        self._read = 0
+        self._total: int | None = None
 
     def keep(self, record: Record) -> None:
         """One Order record, of the snapshot or live."""
         order_id = record.order_id
         if order_id is None:
-            self.spoiled = "a record without OrderID"
+            self.spoil("a record without OrderID")
             return
         if venue.status_is_closed(record) or venue.is_filled(record):
             self.open.pop(order_id, None)
-            self.closed[order_id] = record
+            if order_id in self.sweep.orders:
+                self.closed[order_id] = record
             return
         self.all_open.add(order_id)
         covered = self.sweep.covers(record)
         if covered is None:
-            self.spoiled = f"order {order_id} lacks a field that the scope asks for"
-        elif covered and order_id not in self.closed:
+            self.spoil(f"order {order_id} lacks a field that the scope asks for")
+        elif covered and order_id not in self.closed and order_id not in self._gone:
             self.open[order_id] = record
+
+    def follow(self, record: Record) -> None:
+        """One live record: a page that comes after it may still show what was before it (protocol 3.3)."""
+        if record.order_id is not None and self.ended is None and venue.status_is_closed(record):
+            self._gone.add(record.order_id)
+        self.keep(record)
+
+    def count(self, records: int, total: object) -> None:
+        """One frame of the snapshot had so many records; ``total`` is its ``total_count``."""
+        self._read += records
+        if isinstance(total, int) and (self._total is None or total < self._total):
+            self._total = total
+
+    def end(self, ended: Ending | None) -> None:
+        """It came to its end; what the venue counted and did not hand over may be open."""
+        self.ended = ended
+        if self._total is not None and self._read < self._total:
+            self.spoil(f"the venue counts {_orders(self._total)} and listed {self._read}")
 
     def spoil(self, why: str) -> None:
         """Something of it could not be read: it proves nothing."""
@@ -148,6 +190,25 @@ class Snapshot:
     def proves(self) -> bool:
         """Whether what it shows is the whole truth (contract section 5): ended by the venue, every record read."""
         return self.ended == "venue" and self.spoiled is None
+
+
+class Recovery:
+    """The replay of reports after a redelivery: which orders an earlier process has sent cancels for.
+
+    Without it an order that closed while no worker ran would be missing in the ledger, and have no final. ``newest``:
+    the highest sweep seen, by OrderID, of the orders that it admitted.
+    """
+
+    def __init__(self, sweep: Sweep, session: SessionState) -> None:
+        self.sweep = sweep
+        self.session = session
+        self.spoiled = False
+        self.sub: Subscription | None = None
+        self.newest: dict[str, int] = {}
+
+    def spoil(self, why: str) -> None:
+        """Something of it could not be read."""
+        self.spoiled = True
 
 
 Stage = Literal["searching", "sweeping", "done"]
@@ -176,30 +237,75 @@ class Sweep:
         self.not_proven: str | None = None
         self.waiting = 0
         self.searches = 0
+        self.recovery: Recovery | None = None
+        self.recovered = not command.redelivered
+        self.vain_replays = 0
+        self.next_replay = now.mono
+        self.list_ended = -inf
+        self.snapshots_from = now.mono
+        self.clock_offset_us = 0
 
     def is_past_deadline(self, now: Now) -> bool:
         """After its deadline a mass cancel sends nothing more."""
         return now.utc_us > self.deadline_us
 
     def covers(self, record: Record) -> bool | None:
-        """Whether the order is in scope and was submitted before the deadline; None where that cannot be told."""
+        """Whether the order is in scope and was submitted before the deadline; None where that cannot be told.
+
+        ``SubmitTime`` is by the venue's clock, the deadline by ours.
+        """
         covered = self.scope.covers(record)
         if covered is not False and record.submit_time is not None:
             try:
-                if parse_utc(record.submit_time) >= self.deadline_us:
+                if parse_utc(record.submit_time) - self.clock_offset_us >= self.deadline_us:
                     return False
             except ValueError:
                 return None
         return covered
 
-    def order(self, order_id: str, record: Record) -> SweptOrder:
+    def order(self, order_id: str, record: Record | None) -> SweptOrder:
         """The entry of an order that ``record`` shows open, made when it is matched for the first time."""
         swept = self.orders.get(order_id)
         if swept is None:
             swept = self.orders[order_id] = SweptOrder(order_id, len(self.orders) + 1)
             self.command.unfinished += 1
-        swept.record = record
+        if record is not None:
+            swept.record = record
         return swept
+
+    def recognise(self, record: Record) -> int | None:
+        """The sweep whose cancel a report answers, by its ClOrdID; None: no cancel of this mass cancel."""
+        order_id, request = record.order_id, record.cl_ord_id
+        if order_id is None or request is None or not is_derived(request):
+            return None
+        command_id = self.command.command_id
+        return next(
+            (n for n in range(SWEEPS_RECOGNISED) if derive_sweep_cl_ord_id(command_id, order_id, n) == request), None
+        )
+
+    def recover(self, recovery: Recovery, record: Record) -> CancelState | None:
+        """Admit the order of a report that answers a cancel of an earlier process, which is returned if it is new.
+
+        The newest of those cancels is the order's present one, whatever the order of the pages.
+        """
+        number = self.recognise(record)
+        if number is None or record.order_id is None or record.cl_ord_id is None:
+            return None
+        self.rounds = max(self.rounds, number)
+        swept = self.orders.get(record.order_id)
+        if swept is None:
+            swept = self.order(record.order_id, None)
+            recovery.newest[record.order_id] = number
+            return self.new_cancel(swept, record.symbol or "", number)
+        newest, cancel = recovery.newest.get(record.order_id), swept.cancel
+        if newest is None or cancel is None or cancel.phase is not Phase.PARKED:
+            return None  # a snapshot or the book had it before
+        if number > newest:
+            recovery.newest[record.order_id] = number
+            cancel.adopt(record.cl_ord_id)
+        elif record.cl_ord_id not in (cancel.cl_ord_id, *cancel.earlier_ids):
+            cancel.earlier_ids = (*cancel.earlier_ids, record.cl_ord_id)
+        return None
 
     def answered(self, cancel: CancelState, answer: Answer) -> bool:
         """A cancel of the sweep ended. True: its order is closed, so it is final; else it is kept as an answer."""
@@ -207,17 +313,18 @@ class Sweep:
         if swept.waits and cancel is swept.cancel:
             swept.waits = False
             self.waiting -= 1
-        if swept.done:
-            return False
-        swept.sent = swept.sent or cancel.sent != "never"
+        if swept.done or (answer.outcome == "deadline_passed" and swept.answer is not None):
+            return False  # what the venue said to an earlier cancel of the order stands
         swept.answer = answer
         swept.closed = swept.done = answer.outcome in ("canceled", "already_closed")
         return swept.done
 
     @property
-    def has_sent(self) -> bool:
-        """Whether any cancel of it was handed to a socket."""
-        return any(o.sent or (o.cancel is not None and o.cancel.attempt) for o in self.orders.values())
+    def sent(self) -> Sent:
+        """Whether any cancel of it was handed to a socket, by this process or perhaps by an earlier one."""
+        if any(o.was_sent for o in self.orders.values()):
+            return "yes"
+        return "maybe" if self.command.redelivered else "never"
 
     def is_unfinished(self, cancel: CancelState) -> bool:
         """Whether the order of an ended cancel has still no final."""
@@ -244,18 +351,22 @@ class Sweep:
             }
         )
 
-    def new_cancel(self, swept: SweptOrder, symbol: str) -> CancelState:
-        """A cancel of the order under this round's ClOrdID (UUIDv5 of command id, OrderID, round)."""
-        request_id = derive_sweep_cl_ord_id(self.command.command_id, swept.order_id, self.rounds)
+    def new_cancel(self, swept: SweptOrder, symbol: str, number: int | None = None) -> CancelState:
+        """A cancel of the order under the ClOrdID (UUIDv5 of command id, OrderID, sweep) of this or another round."""
+        number = self.rounds if number is None else number
+        request_id = derive_sweep_cl_ord_id(self.command.command_id, swept.order_id, number)
         item = CancelItem(swept.index, symbol, request_id, swept.order_id, None, None, None)
         cancel = CancelState(self.command, item)
         cancel.key = f"order {swept.order_id}"
         before, swept.cancel = swept.cancel, cancel
         if before is None:
+            swept.place = len(self.command.cancels)
             self.command.cancels.append(cancel)
+            if self.command.redelivered:
+                cancel.sent = "maybe"
         else:
-            self.command.cancels[swept.index - 1] = cancel
-            cancel.attempt = before.attempt
+            self.command.cancels[swept.place] = cancel
+            cancel.attempt, cancel.sent = before.attempt, before.sent
             cancel.exec_ids = before.exec_ids
             cancel.client_ids = before.client_ids
             cancel.order, cancel.order_live = before.order, before.order_live
@@ -267,18 +378,27 @@ class Sweep:
 
     def verdict(self, snapshot: Snapshot) -> Literal["flat", "open", "not_proven"]:
         """What a snapshot proves once no cancel of the sweep is under way (contract section 5, verified flat)."""
-        if not snapshot.proves:
+        if not snapshot.proves or any(o in self.orders and self.orders[o].closed for o in snapshot.open):
             return "not_proven"
         if snapshot.open:
             return "open"
         return "flat" if all(o.closed for o in self.orders.values()) else "not_proven"
+
+    def why_not_proven(self, snapshot: Snapshot) -> str | None:
+        """What a snapshot lacks as a proof, for people; None if nothing."""
+        if snapshot.spoiled is not None:
+            return snapshot.spoiled
+        if not snapshot.proves:
+            return f"the snapshot was not ended by the venue ({snapshot.ended})"
+        odd = sum(o in self.orders and self.orders[o].closed for o in snapshot.open)
+        return f"the list still shows {_orders(odd)} reported as closed" if odd else None
 
 
 def _ledger_kind(swept: SweptOrder) -> str:
     answer = swept.answer
     if swept.closed and answer is not None:
         return "canceled" if answer.outcome == "canceled" else "already_closed"
-    if not (swept.sent or (swept.cancel is not None and swept.cancel.sent != "never")):
+    if not swept.was_sent:
         return "unsent"
     if answer is None:
         return "unknown"
@@ -305,8 +425,12 @@ def incomplete_error(sweep: Sweep, now: Now, verdict: str) -> CodeError:
     """``error`` of ``mass_incomplete``: why flat could not be verified (contract section 5)."""
     left = sum(not o.closed for o in sweep.orders.values())
     if verdict == "open" and sweep.is_past_deadline(now):
-        return CodeError("deadline", None, f"the deadline passed with {left} orders not seen closed")
+        return CodeError("deadline", None, f"the deadline passed with {_orders(left)} not seen closed")
     if verdict == "open":
-        return CodeError("survivors", None, f"{left} orders are still open after {sweep.rounds} sweeps")
+        return CodeError("survivors", None, f"{_orders(left)} still open after {sweep.rounds} sweeps")
     why = sweep.not_proven or "no complete snapshot showed every order closed"
-    return CodeError("not_proven", None, f"{left} orders not seen closed: {why}")
+    return CodeError("not_proven", None, f"{_orders(left)} not seen closed: {why}")
+
+
+def _orders(count: int) -> str:
+    return "1 order" if count == 1 else f"{count} orders"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from worker.config import Config
-from worker.core.book import OpenOrders
+from worker.core.book import Listing, OpenOrders
 from worker.core.cancel import Answer, Phase, live_after
 from worker.core.clock import Now
 from worker.core.command import CommandState
@@ -20,8 +20,11 @@ from worker.core.sweep import (
     FRUITLESS_ROUNDS,
     LONGEST_PAUSE_S,
     PROGRESS_EVERY_S,
+    REPLAY_FIRST_S,
     ROUND_PAUSE_S,
+    VAIN_REPLAYS,
     WAITING_ROUND_S,
+    Recovery,
     Scope,
     Snapshot,
     Sweep,
@@ -57,6 +60,9 @@ class Sweeps:
         self._stats = stats
         self._running: dict[str, Sweep] = {}
         self._search_again: dict[str, float] = {}
+        self._clock_offset_us = 0
+        self._listing: Listing | None = None
+        self._listed_on: SessionState | None = None
 
     def __len__(self) -> int:
         return len(self._running)
@@ -69,6 +75,7 @@ class Sweeps:
         scope = Scope(request.symbol, request.side, users)
         command.deadline_us = deadline_of(command, self._config.kill.max_age)
         sweep = Sweep(command, request, scope, command.deadline_us, now)
+        sweep.clock_offset_us = self._clock_offset_us
         command.sweep = sweep
         command.unfinished = 1
         self._running[command.command_id] = sweep
@@ -111,6 +118,7 @@ class Sweeps:
             sweep.command.unfinished = 0
             return sweep.command
         sweep.stage = "sweeping"  # from a fresh snapshot: what an earlier process sent is doubtful
+        sweep.snapshots_from = now.mono + REPLAY_FIRST_S
         return None
 
     def drop(self, command: CommandState) -> None:
@@ -121,9 +129,90 @@ class Sweeps:
     def _end(self, sweep: Sweep) -> None:
         sweep.stage = "done"
         self._close_snapshot(sweep)
+        self._close_recovery(sweep)
         self._running.pop(sweep.command.command_id, None)
         self._search_again.pop(sweep.command.command_id, None)
         self._stats.mass_running = len(self._running)
+
+    # -- the book
+
+    def session_ready(self, session: SessionState, now: Now) -> None:
+        """Read the list of open orders into the book, unless a session that is still there has done so.
+
+        From then on the reports keep it, so that a mass cancel can send before any list has come (contract section 5).
+        """
+        self._clock_offset_us = session.clock_offset_us
+        if self._listed_on is not None or not self._config.kill.read_orders:
+            return
+        self._listed_on, self._listing = session, Listing(session, self._book.ids())
+        self._subscribe_orders(session, self._listing, now)
+
+    def listed(self, sub: Subscription, listing: Listing, now: Now) -> None:
+        """The list came to its end: the stream is of no more use, since the reports tell of every change."""
+        listing.session.end(sub)
+        if listing is not self._listing:
+            return
+        self._listing = None
+        if sub.ended == "venue" and not listing.spoiled and self._config.venue.statuses_form == "none":
+            self._book.check(listing.held, listing.open)
+        fields: dict[str, object] = {"open": len(listing.open), "book": len(self._book), "ended": sub.ended}
+        self._effects.append(Note("open_orders_read", "info", fields))
+
+    def _subscribe_orders(self, session: SessionState, query: Listing | Snapshot, now: Now) -> Subscription:
+        """The Order stream from the order horizon on, never filtered by what it has to show."""
+        since = start_date(now.utc_us - int(self._config.venue.order_horizon * 1e6), session.clock_offset_us)
+        statuses = statuses_filter(self._config.venue.statuses_form)
+        return session.subscribe(venue.ORDER, since, now, query=query, statuses=statuses)
+
+    # -- what an earlier process did
+
+    def _recover(self, sweep: Sweep, session: SessionState, now: Now) -> None:
+        """Ask for every report since the command was published: an earlier process's cancels are told by their ids."""
+        sweep.next_replay = now.mono + WAITING_ROUND_S
+        recovery = sweep.recovery = Recovery(sweep, session)
+        settings, enqueued = self._config.venue, sweep.command.context.enqueued_us
+        begun = now.utc_us - int(settings.lookback * 1e6) if enqueued is None else enqueued
+        since = start_date(begun - int(settings.overlap * 1e6), session.clock_offset_us)
+        recovery.sub = session.subscribe(venue.EXECUTION_REPORT, since, now, query=recovery)
+        self._stats.lookups["replay"] += 1
+
+    def recover(self, recovery: Recovery, record: Record) -> None:
+        """One report of the replay, or live on its stream, before it is judged."""
+        sweep = recovery.sweep
+        if sweep.recovery is recovery:
+            cancel = sweep.recover(recovery, record)
+            if cancel is not None:
+                cancel.move(Phase.PARKED)
+                self._desk.inflight.enter(cancel)
+
+    def replayed(self, sub: Subscription, recovery: Recovery, now: Now) -> None:
+        """The replay came to its end and was judged; what it left open, the next snapshot decides."""
+        sweep = recovery.sweep
+        if sweep.recovery is not recovery:
+            return
+        self._doubt_recovered(sweep, now)
+        if sub.ended == "failed" or sweep.list_ended >= sub.begun:
+            sweep.vain_replays += 1  # the venue answers, but not this: it may have nothing to say
+        complete = sub.ended == "venue" and not recovery.spoiled
+        if complete or sweep.vain_replays >= VAIN_REPLAYS or sweep.is_past_deadline(now):
+            sweep.recovered = True
+            sweep.snapshots_from = now.mono  # the stream goes on until a snapshot has ended: no order slips through
+        else:
+            self._close_recovery(sweep)
+
+    def _doubt_recovered(self, sweep: Sweep, now: Now) -> None:
+        """What no report has ended so far may be canceled again once a snapshot shows it open."""
+        if sweep.recovery is not None:
+            newest, sweep.recovery.newest = sweep.recovery.newest, {}
+            for order_id in newest:
+                cancel = sweep.orders[order_id].cancel
+                if cancel is not None and cancel.phase is Phase.PARKED:
+                    self._desk.doubt(cancel, "redelivered", now, announce=False)
+
+    def _close_recovery(self, sweep: Sweep) -> None:
+        recovery, sweep.recovery = sweep.recovery, None
+        if recovery is not None and recovery.sub is not None:
+            recovery.session.end(recovery.sub)
 
     # -- sending
 
@@ -178,35 +267,40 @@ class Sweeps:
                 self._events.mass_progress(sweep, sweep.progress_count, now)
 
     def _advance(self, sweep: Sweep, session: SessionState | None, now: Now) -> None:
+        if session is not None and not sweep.recovered and sweep.recovery is None and now.mono >= sweep.next_replay:
+            self._recover(sweep, session, now)
         snapshot = sweep.snapshot
         if snapshot is None:
-            past = sweep.is_past_deadline(now)
-            if session is not None and now.mono >= sweep.next_snapshot:
-                self._take_snapshot(sweep, session, past, now)
+            if session is not None and now.mono >= max(sweep.next_snapshot, sweep.snapshots_from):
+                self._take_snapshot(sweep, session, now)
         elif snapshot.ended is not None:
-            if not sweep.waiting:
+            if not sweep.waiting and sweep.recovered:
                 self._judge(sweep, snapshot, now)
             elif now.mono >= sweep.next_snapshot:
                 self._close_snapshot(sweep)  # cancels are still under way: look again, for new orders and lost reports
 
-    def _take_snapshot(self, sweep: Sweep, session: SessionState, past_deadline: bool, now: Now) -> None:
-        """A fresh reading of the Order stream: from the order horizon on, never filtered by what it has to prove."""
+    def _take_snapshot(self, sweep: Sweep, session: SessionState, now: Now) -> None:
+        """A fresh reading of the Order stream."""
         sweep.rounds += 1
         sweep.next_snapshot = now.mono + WAITING_ROUND_S
-        snapshot = sweep.snapshot = Snapshot(sweep, session, past_deadline)
-        since = start_date(now.utc_us - int(self._config.venue.order_horizon * 1e6), session.clock_offset_us)
-        statuses = statuses_filter(self._config.venue.statuses_form)
-        snapshot.sub = session.subscribe(venue.ORDER, since, now, query=snapshot, statuses=statuses)
+        sweep.clock_offset_us = session.clock_offset_us
+        snapshot = sweep.snapshot = Snapshot(sweep, session, sweep.is_past_deadline(now), self._book.ids())
+        snapshot.sub = self._subscribe_orders(session, snapshot, now)
         self._stats.lookups["order"] += 1
 
     def snapshot_ended(self, sub: Subscription, snapshot: Snapshot, now: Now) -> None:
         """A snapshot came to its end: learn what was closed, and cancel what it shows open."""
         sweep = snapshot.sweep
-        snapshot.ended = sub.ended
+        snapshot.end(sub.ended)
+        if sub.ended == "venue":
+            sweep.list_ended = now.mono
         if sweep.snapshot is not snapshot or sweep.stage != "sweeping":
             return
         if snapshot.proves and self._config.venue.statuses_form == "none":
-            self._book.check(snapshot.all_open)
+            self._book.check(snapshot.held, snapshot.all_open)
+        self._doubt_recovered(sweep, now)
+        if sweep.recovered and snapshot.ended == "venue":
+            self._close_recovery(sweep)
         self._learn_closed(sweep, snapshot, now)
         if not sweep.is_past_deadline(now):
             before = len(sweep.orders)
@@ -219,17 +313,22 @@ class Sweeps:
                 sweep.order(order_id, record)
 
     def _learn_closed(self, sweep: Sweep, snapshot: Snapshot, now: Now) -> None:
+        """A report comes before an Order record (contract 4.2): a list is believed if its report is overdue, or when
+        a second list shows the same."""
         for order_id, record in snapshot.closed.items():
             swept = sweep.orders.get(order_id)
-            if swept is not None and not swept.done:
+            if swept is None or swept.done:
+                continue
+            if swept.waits and not swept.listed_closed:
+                swept.listed_closed = True
+            else:
                 self._closed_by_record(sweep, swept, record, now)
 
     def _closed_by_record(self, sweep: Sweep, swept: SweptOrder, record: Record, now: Now) -> None:
         """The venue's list shows the order closed, though no report of it was seen."""
-        ours = [c for c in sweep.command.cancels if c.item.order_id == swept.order_id]
-        by_us = venue.is_canceled_word(record.ord_status) and any(c.owns(record.cl_ord_id) for c in ours)
-        outcome = "canceled" if by_us else "already_closed"
         cancel = swept.cancel or sweep.new_cancel(swept, record.symbol or "")
+        by_us = venue.is_canceled_word(record.ord_status) and cancel.owns(record.cl_ord_id)
+        outcome = "canceled" if by_us else "already_closed"
         cancel.note_order(record, live=False)
         if cancel.phase is Phase.FINAL:
             answer = Answer(outcome, live=False)
@@ -245,9 +344,7 @@ class Sweeps:
         verdict = sweep.verdict(snapshot)
         past = sweep.is_past_deadline(now)
         if verdict == "not_proven":
-            sweep.not_proven = snapshot.spoiled or (
-                None if snapshot.proves else f"the snapshot was not ended by the venue ({snapshot.ended})"
-            )
+            sweep.not_proven = sweep.why_not_proven(snapshot)
         self._close_snapshot(sweep)
         if verdict == "flat" and begun_after:
             self._finish(sweep, "mass_canceled", None, now)
@@ -273,11 +370,16 @@ class Sweeps:
         if snapshot is not None and snapshot.sub is not None:
             snapshot.session.end(snapshot.sub)
 
-    def session_lost(self, session: SessionState) -> None:
-        """A snapshot on a lost session proves nothing: it is taken anew."""
+    def session_lost(self, session: SessionState, now: Now) -> None:
+        """A snapshot or replay on a lost session proves nothing: it is begun anew."""
+        if self._listed_on is session:
+            self._listed_on = self._listing = None
         for sweep in self._running.values():
             if sweep.snapshot is not None and sweep.snapshot.session is session:
                 sweep.snapshot = None
+            if sweep.recovery is not None and sweep.recovery.session is session:
+                self._doubt_recovered(sweep, now)
+                sweep.recovery = None
 
     # -- the final
 
@@ -305,7 +407,7 @@ class Sweeps:
         if answer is None:
             message = "the mass cancel ended before a cancel of this order could be sent"
             answer = Answer("deadline_passed", swept.cancel.order_live, error=CodeError("deadline", None, message))
-            if swept.sent:
+            if swept.was_sent:
                 message = "the venue gave no conclusive word before the mass cancel ended"
                 answer = Answer("unresolved", swept.cancel.order_live, error=CodeError("unresolved", None, message))
         elif answer.outcome == "unresolved":
@@ -319,5 +421,7 @@ class Sweeps:
         for sweep in self._running.values():
             if sweep.stage == "sweeping":
                 dues.append(sweep.next_progress)
-                dues.append(sweep.next_snapshot)
+                dues.append(max(sweep.next_snapshot, sweep.snapshots_from))
+                if not sweep.recovered:
+                    dues.append(sweep.next_replay)
         return min(dues, default=None)

@@ -67,6 +67,7 @@ class _Envelope(Struct, gc=False):
     seq_num: int | None = field(name="seqNum", default=None)
     seq: int | None = None
     action: str | None = None
+    total_count: Any = None
     ts: str | None = None
     session_id: str | None = None
     error: FrameFault | None = None

@@ -1,0 +1,147 @@
+"""What is open in the scope of a mass cancel, by the venue's own list of orders, for a person to look at first."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import Final
+
+from worker.cli.log_in import one_session
+from worker.config import Config, Venue
+from worker.core.clock import Now
+from worker.core.effects import Effect, SendText
+from worker.core.reconcile import start_date
+from worker.core.session import SessionState, Subscription
+from worker.core.sweep import Scope, statuses_filter
+from worker.errors import CancelWorkerError, VenueError
+from worker.venue.pool import Pool
+from worker.wire import venue
+from worker.wire.timestamp import parse_utc
+from worker.wire.venue import FrameError, Record, UnreadFrame
+
+LIST_WITHIN_S: Final = 5.0
+"""From the dial to the end of the list: a person waits for it, and each second counts."""
+
+
+class Open:
+    """The open orders in scope by symbol and side. ``lacks`` says why there may be more of them; None: that is all."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.lacks: str | None = None
+        self._scope = scope
+        self._orders: dict[str, tuple[str, str]] = {}
+
+    def note(self, record: Record) -> None:
+        """One Order record. What can't be told in or out of scope is shown: better too much than too little."""
+        if record.order_id is None:
+            return
+        closed = venue.status_is_closed(record) or venue.is_filled(record)
+        if closed or self._scope.covers(record) is False:
+            self._orders.pop(record.order_id, None)
+        else:
+            self._orders[record.order_id] = (record.symbol or "?", record.side or "?")
+
+    def __len__(self) -> int:
+        return len(self._orders)
+
+    @property
+    def by_symbol_and_side(self) -> list[tuple[str, str, int]]:
+        """Symbol, side, how many; the most first."""
+        return [(*where, count) for where, count in Counter(self._orders.values()).most_common()]
+
+
+async def open_orders(config: Config, scope: Scope) -> Open:
+    """What the venue lists within some seconds. Never raises for the venue's sake: ``lacks`` tells what went wrong."""
+    found = Open(scope)
+    reader = _Reader(config.venue, found)
+    try:
+        async with asyncio.timeout(LIST_WITHIN_S), one_session(config, reader) as pool:
+            reader.pool = pool
+            await reader.ended
+    except TimeoutError:
+        found.lacks = f"the venue's list did not end within {LIST_WITHIN_S:g} s"
+    except CancelWorkerError as error:
+        found.lacks = str(error)
+    return found
+
+
+class _Reader:
+    """Reads the Order stream of one session to its end."""
+
+    def __init__(self, settings: Venue, found: Open) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.pool: Pool | None = None
+        self._settings = settings
+        self._found = found
+        self._effects: list[Effect] = []
+        self._session: SessionState | None = None
+        self._sub: Subscription | None = None
+
+    def session_opened(self, session: int, slot: int) -> None:
+        """The venue let us in; nothing is sent before its hello."""
+        self._session = SessionState(session, slot, self._settings, self._effects, _now())
+
+    def frames_received(self, session: int, messages: list[bytes]) -> None:
+        """The hello, then the list."""
+        for message in messages:
+            if self._session is not None and not self.ended.done():
+                try:
+                    self._read(self._session, venue.read_unread_frame(message))
+                except FrameError as error:
+                    self._fail(str(error))
+        self._send()
+
+    def _read(self, state: SessionState, frame: UnreadFrame) -> None:
+        if frame.type == "hello" and self._sub is None:
+            self._ask(state, frame)
+        elif frame.type == "error":
+            self._fail(f"the venue refused the list: {frame.error.code if frame.error is not None else None}")
+        elif self._sub is not None and state.subscription(frame) is self._sub:
+            self._take(state, self._sub, frame)
+
+    def _ask(self, state: SessionState, hello: UnreadFrame) -> None:
+        settings, now = self._settings, _now()
+        try:
+            offset_us = parse_utc(hello.ts or "") - now.utc_us
+        except ValueError:
+            offset_us = 0
+        since = start_date(now.utc_us - int(settings.order_horizon * 1e6), offset_us)
+        self._sub = state.subscribe(venue.ORDER, since, now, statuses=statuses_filter(settings.statuses_form))
+
+    def _take(self, state: SessionState, sub: Subscription, frame: UnreadFrame) -> None:
+        records = [venue.read_record(raw) for raw in frame.data or ()]
+        for record in records:
+            self._found.note(record)
+        if state.advance(sub, frame, bool(records), _now()):
+            if sub.ended == "venue":
+                self.ended.set_result(None)
+            else:
+                self._fail("the venue's list did not come to an end")
+
+    def _send(self) -> None:
+        effects, self._effects[:] = list(self._effects), []
+        for effect in effects:
+            if isinstance(effect, SendText) and self.pool is not None:
+                self.pool.send(effect.session, effect.data)
+        if self.pool is not None:
+            self.pool.flush()
+
+    def session_lost(self, session: int, reason: str) -> None:
+        """The session ended before the list did."""
+        self._fail(reason)
+
+    def attempt_failed(self, slot: int, reason: str) -> None:
+        """The upgrade failed."""
+        self._fail(reason)
+
+    def batch_ended(self) -> None:
+        """Nothing is collected."""
+
+    def _fail(self, reason: str) -> None:
+        if not self.ended.done():
+            self.ended.set_exception(VenueError(reason))
+
+
+def _now() -> Now:
+    return Now(time.monotonic(), time.time_ns() // 1000)
