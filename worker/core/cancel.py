@@ -317,15 +317,21 @@ def _reject_code(record: Record) -> int | None:
     return code
 
 
+_WORKING: Final = frozenset({"PendingNew", "New", "PartiallyFilled"})
+_MAY_CLOSE: Final = frozenset({"Canceled", "Cancelled", "Expired", "Trade"})
+
+
 def live_after(record: Record) -> bool | None:
     """Whether the order works after ``record``: None where the record cannot tell."""
+    if record.ord_status in _WORKING and record.exec_type not in _MAY_CLOSE:
+        return True  # what most reports say
     if venue.is_canceled_word(record.exec_type) or record.exec_type == "Expired" or venue.is_filled(record):
         return False
     if record.exec_type in ("CancelRejected", "Rejected") and record.ord_status == "Rejected":
         return None
     if venue.status_is_closed(record):
         return False
-    if record.ord_status is None or (venue.is_zero(record.leaves_qty) and venue.status_is_pending(record.ord_status)):
+    if record.ord_status is None or (venue.status_is_pending(record.ord_status) and venue.is_zero(record.leaves_qty)):
         return None
     return True
 
