@@ -75,7 +75,6 @@ class Outbox:
         if event.failures:
             self.refused.pop(event.event_id, None)
         waited = [event.command] if event.command is not None else []
-        event.command = None
         if self._others:
             waited += self._others.pop(event.event_id, [])
         return waited
