@@ -119,10 +119,10 @@ class Broker:
             message.redelivered = True
             message.count += 1
             self.ready[message.lane].append(message)
-            self.serve(message.lane)
-            return
-        message.settled = how
-        (self.done if how == "ack" else self.dead).append(message)
+        else:
+            message.settled = how
+            (self.done if how == "ack" else self.dead).append(message)
+        self.serve(message.lane)  # there is room for one more
 
     def take_back(self, messages: list[Message]) -> None:
         """A channel died: its messages come again, first in the queue."""
@@ -219,6 +219,8 @@ class ConsumerPort:
 
     def _hand_over(self, delivery: Delivery, redelivered: bool, properties: Properties, body: bytes) -> None:
         if self.up and delivery.epoch == self.epoch:
+            if redelivered:
+                self.process.note_redelivered(properties.message_id or "", body)
             self.process.runner.command_delivered(delivery, redelivered, properties, body)
 
     def flush(self) -> None:

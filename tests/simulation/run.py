@@ -16,8 +16,6 @@ from worker.config import Config
 from worker.config.structs import Broker as BrokerConfig
 from worker.config.structs import Kill, Results, Shutdown
 from worker.config.structs import Venue as VenueConfig
-from worker.core.cancel import CancelState
-from worker.core.inflight import Inflight
 from worker.wire.command import Lane, Properties
 from worker.wire.timestamp import format_utc
 
@@ -56,14 +54,8 @@ LIMITED = msgspec.structs.replace(
 BURST_S = 6.0
 """From one burst to the next."""
 
-
-def _leaked(inflight: Inflight) -> set[CancelState]:
-    """Cancels that an index still holds, though at rest only the remembered ones may be there."""
-    held: set[CancelState] = set()
-    for index in (inflight._by_request, inflight._by_order, inflight._by_client):
-        for there in index.values():
-            held.update(there if isinstance(there, list) else [there])
-    return held - set(inflight._ended)
+CROWD_S = 4.0
+"""Every fourteenth seed has several prefetches of commands within so short a time, and a worker that is killed then."""
 
 
 @dataclass
@@ -87,6 +79,7 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.config: Config = LIMITED if seed % 5 == 4 else CONFIG
+        self.crowded = seed % 14 == 3
         self.world = World(seed)
         self.broker = Broker(self.world)
         self.venue = Venue(self.world)
@@ -106,8 +99,8 @@ class Simulation:
 
     def _publish_commands(self) -> None:
         rng = self.world.rng
-        for number in range(rng.randint(10, 40)):
-            at = rng.uniform(0.0, TROUBLE_S * 0.8)
+        for number in range(rng.randint(90, 130) if self.crowded else rng.randint(10, 40)):
+            at = rng.uniform(0.0, CROWD_S if self.crowded else TROUBLE_S * 0.8)
             if self.config is LIMITED:
                 at = at // BURST_S * BURST_S + at % BURST_S / 60
             self.world.after(at, lambda n=number: self._publish(n))  # type: ignore[misc]
@@ -197,6 +190,8 @@ class Simulation:
             self._kill, self._cut, self._cut, self._lose_consumer, self._lose_publisher, self._stall, self._mute,
             self._refuse, self._outage,
         ]  # fmt: skip
+        if self.crowded:
+            self.world.after(rng.uniform(0.5, CROWD_S), self._kill)
         for _ in range(rng.randint(0, 14)):
             fault = rng.choice(faults)
             self.world.after(rng.uniform(0.5, TROUBLE_S), fault)
@@ -207,9 +202,10 @@ class Simulation:
             self.process.kill_after(self.world.rng.randint(0, 15))
 
     def _watch(self) -> None:
-        """The supervisor starts a new process some time after the old one died."""
+        """The supervisor starts a new process some time after the old one died; memory is looked at now and then."""
         if not self.process.alive:
             self.process = self._start()
+        self.checks.violations += self.process.check_memory()
         self.world.after(0.5, self._watch)
 
     def _cut(self) -> None:
@@ -296,8 +292,7 @@ class Simulation:
             found.append(f"left over: inflight {engine.stats.inflight}")
         if any(s.frames or s.inflight for s in engine.sessions.all()):
             found.append("left over: frames on a session")
-        for cancel in _leaked(engine.desk.inflight):
-            found.append(f"left over: cancel {cancel.command.command_id[:8]}/{cancel.index} in an index")
+        found += self.process.check_memory()
         for stored in self.broker.stored:
             report = stored.event["report"]
             if report is not None and not any(made in stored.body for made in self._reports_like(report)):

@@ -46,7 +46,7 @@ class Order:
 class Stream:
     reqid: int
     name: str
-    filters: dict[str, Any]
+    wanted: list[tuple[str, Any]]
     seq: int = 0
     rest: list[bytes] = field(default_factory=list)
 
@@ -166,7 +166,7 @@ class Venue:
             return
         for session in list(self.sessions.values()):
             for stream in list(session.streams.values()):
-                if stream.name == "ExecutionReport" and _matches(record, stream.filters):
+                if stream.name == "ExecutionReport" and _matches(record, stream.wanted):
                     for _ in range(2 if self.trouble and self.world.chance(0.05) else 1):
                         self._push(session, stream, [body], initial=False)
 
@@ -204,15 +204,15 @@ class Venue:
             session.send({"type": "hello", "ts": self.world.utc(), "session_id": f"S{session.number:05d}"})
 
     def _subscribe(self, session: Session, reqid: int, filters: dict[str, Any]) -> None:
-        stream = Stream(reqid, filters["name"], filters)
+        stream = Stream(reqid, filters["name"], _wanted(filters))
         session.streams[reqid] = stream
-        since = parse_utc(filters["StartDate"])
+        since, wanted = parse_utc(filters["StartDate"]), stream.wanted
         if stream.name == "ExecutionReport":
-            rows = [b for at, r, b in self.history if at >= since and _matches(r, filters)]
+            rows = [b for at, r, b in self.history if at >= since and _matches(r, wanted)]
             self.world.rng.shuffle(rows)  # the order inside a replay is not known (3.3)
         else:
             orders = [o for o in self.orders.values() if o.submitted_us >= since]
-            rows = [encode(r) for r in map(_order_record, orders) if _matches(r, filters)]
+            rows = [encode(r) for r in map(_order_record, orders) if _matches(r, wanted)]
         stream.rest = rows
         self._page(session, stream)
 
@@ -346,5 +346,9 @@ def _order_record(order: Order) -> dict[str, Any]:
     }
 
 
-def _matches(record: dict[str, Any], filters: dict[str, Any]) -> bool:
-    return all(record[key] == filters[key] for key in ("OrderID", "Symbol") if key in filters)
+def _wanted(filters: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(key, filters[key]) for key in ("OrderID", "Symbol") if key in filters]
+
+
+def _matches(record: dict[str, Any], wanted: list[tuple[str, Any]]) -> bool:
+    return not wanted or all(record[key] == value for key, value in wanted)
