@@ -11,6 +11,7 @@ from typing import Final, Literal
 from msgspec import Raw
 
 from worker.config import Config
+from worker.core.backoff import retry_wait
 from worker.core.batch import LaneQueue
 from worker.core.cancel import (
     Answer,
@@ -78,8 +79,9 @@ class Desk:
     handed to nobody: the engine asks ``CommandState.may_be_settled``.
     """
 
-    def __init__(self, config: Config, events: Events, stats: Stats) -> None:
+    def __init__(self, config: Config, events: Events, stats: Stats, worker: str) -> None:
         self._settings = config.venue
+        self._worker = worker
         self._events = events
         self._stats = stats
         self.inflight = Inflight(config.results.memory)
@@ -347,12 +349,15 @@ class Desk:
             self._events.doubtful(cancel, cancel.error or CodeError(reason, None, message), now)
 
     def _schedule_lookup(self, cancel: CancelState, now: Now, within: float | None = None) -> None:
-        """The first look-up begins at once, each further one after a growing wait, at most ``within`` seconds."""
+        """The first look-up begins at once, each further one after a growing wait, at most ``within`` seconds.
+
+        The wait is the worker's own, and the same for all its cancels: asked about together they stay together.
+        """
         settings = self._settings
         if cancel.lookups == 0:
             self.doubtful[cancel.command.lane].append(cancel)
             return
-        wait: float = min(settings.lookup_max, settings.lookup_min * 2.0 ** min(cancel.lookups - 1, 30))
+        wait = retry_wait(settings.lookup_min, settings.lookup_max, cancel.lookups, self._worker)
         self._set(now.mono + (wait if within is None else min(wait, within)), "lookup", cancel)
 
     def tick(self, now: Now) -> None:
