@@ -187,12 +187,12 @@ BUGS: Final = (
         'self.finish(cancel, "canceled", now, raw=Raw(b\'{"ExecType":"Canceled"}\'), live=False)',
     ),
     Bug(
-        "ledger_forgets_the_unsent",
-        "a mass cancel does not count the orders that it did not come to",
+        "ledger_forgets_the_closed",
+        "a mass cancel does not count the orders that somebody else closed",
         "I3",
         "worker/core/sweep.py",
         "counts[kind] += 1",
-        'counts[kind] += kind != "unsent"',
+        'counts[kind] += kind != "already_closed"',
     ),
     Bug(
         "pending_given_up",

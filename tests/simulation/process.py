@@ -32,12 +32,13 @@ class Killed(BaseException):
 class Quiet:
     """A log that tells the story."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, number: int) -> None:
         self._world = world
+        self._number = number
 
     def info(self, event: str, /, **fields: object) -> None:
         if event != "cancel_final":
-            self._world.tell(f"log      {event} {fields}")
+            self._world.tell(f"log {self._number}    {event} {fields}")
 
     warning = error = debug = info
 
@@ -79,6 +80,7 @@ class Process:
 
     def __init__(self, world: World, broker: Broker, venue: Venue, config: Config, number: int, checks: Checks) -> None:
         self.world, self.broker, self.venue, self.checks = world, broker, venue, checks
+        self.number = number
         self.alive = True
         self.stopped_cleanly = False
         self.started = world.seconds
@@ -86,7 +88,7 @@ class Process:
         self.asks_since: dict[str, float] = {}
         self.memory = config.results.memory
         self.engine = Engine(config, f"worker-{number}", world.now())
-        self.runner = Runner(self.engine, Quiet(world), self, self, world.now)
+        self.runner = Runner(self.engine, Quiet(world, number), self, self, world.now)
         self.consumers = {lane: ConsumerPort(broker, self, lane) for lane in LANES}
         self.publishers = {lane: PublisherPort(broker, self, lane) for lane in LANES}
         self.pool = Pool(self, config.venue.sessions)
@@ -116,7 +118,7 @@ class Process:
         if not self.alive:
             return
         self.alive = False
-        self.world.tell("worker   KILLED")
+        self.world.tell(f"worker {self.number} KILLED")
         for session in list(self.pool.sessions.values()):
             session.cut("the worker was killed")
         for consumer in self.consumers.values():
@@ -162,7 +164,22 @@ class Process:
     def failed(self, error: Exception) -> None:
         raise error
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Nothing is held and nothing waits for a confirm."""
+        return self.engine.intake.is_empty and not len(self.engine.outbox)
+
     # -- checks now and then
+
+    def check_left_over(self) -> list[str]:
+        """At rest."""
+        engine = self.engine
+        found = self.check_memory()
+        if engine.stats.inflight != {"kill": 0, "cancel": 0}:
+            found.append(f"left over: inflight {engine.stats.inflight}")
+        if any(s.frames or s.inflight for s in engine.sessions.all()):
+            found.append("left over: frames on a session")
+        return found
 
     def check_memory(self) -> list[str]:
         """Nothing is held for what is over, at any time: cancels, streams, frames, notes of refused events."""
@@ -240,7 +257,7 @@ class Checks:
         for element in elements:
             request = element["ClOrdID"]
             order_id = element.get("OrderID") or self.known_by.get(element["OrigClOrdID"], "")
-            self.world.tell(f"worker   sends {request[:8]} for {order_id[:8]}")
+            self.world.tell(f"worker {process.number} sends {request[:8]} for {order_id[:8]}")
             deadline = self.deadlines.get(request)
             if deadline is not None and self.world.now().utc_us > deadline:
                 self.violations.append(f"I4: {request} sent after its deadline")

@@ -16,7 +16,7 @@ from worker.config import Config
 from worker.config.structs import Broker as BrokerConfig
 from worker.config.structs import Kill, Results, Shutdown
 from worker.config.structs import Venue as VenueConfig
-from worker.wire.command import Lane, Properties
+from worker.wire.command import Lane, Properties, derive_cl_ord_id
 from worker.wire.timestamp import format_utc
 
 TROUBLE_S = 30.0
@@ -83,16 +83,17 @@ class Simulation:
         self.world = World(seed)
         self.broker = Broker(self.world)
         self.venue = Venue(self.world)
+        self.venue.own_only = seed % 4 == 2
         self.checks = Checks(self.world)
         self.messages: list[Message] = []
         self.targets: dict[tuple[str, int], tuple[str, str | None]] = {}
         self.kills = 0
         self.processes = 0
-        self.process = self._start()
+        self.workers = [self._start() for _ in range(2 if seed % 3 == 1 else 1)]
 
     def _start(self) -> Process:
         self.processes += 1
-        self.world.tell(f"worker   process {self.processes} starts")
+        self.world.tell(f"worker {self.processes} starts")
         return Process(self.world, self.broker, self.venue, self.config, self.processes, self.checks)
 
     # -- what is published
@@ -148,6 +149,8 @@ class Simulation:
         copies = 2 if rng.random() < 0.1 else 1
         if copies == 2:
             self.checks.published_twice.update(item["ClOrdID"] for item in items)
+            fresh = [derive_cl_ord_id(command_id, index, n) for index in range(len(items)) for n in range(2, 9)]
+            self.checks.published_twice.update(fresh)  # what they are sent under after a reason 3
         for copy in range(copies):
             on = lane if copy == 0 else rng.choice(LANES)
             message = Message(number, on, body, properties, count)
@@ -196,16 +199,20 @@ class Simulation:
             fault = rng.choice(faults)
             self.world.after(rng.uniform(0.5, TROUBLE_S), fault)
 
+    def _one(self) -> Process:
+        return self.world.rng.choice(self.workers)
+
     def _kill(self) -> None:
-        if self.process.alive:
+        worker = self._one()
+        if worker.alive:
             self.kills += 1
-            self.process.kill_after(self.world.rng.randint(0, 15))
+            worker.kill_after(self.world.rng.randint(0, 15))
 
     def _watch(self) -> None:
         """The supervisor starts a new process some time after the old one died; memory is looked at now and then."""
-        if not self.process.alive:
-            self.process = self._start()
-        self.checks.violations += self.process.check_memory()
+        self.workers = [worker if worker.alive else self._start() for worker in self.workers]
+        for worker in self.workers:
+            self.checks.violations += worker.check_memory()
         self.world.after(0.5, self._watch)
 
     def _cut(self) -> None:
@@ -213,7 +220,7 @@ class Simulation:
         if live:
             chosen = live if self.world.chance(0.3) else [self.world.rng.choice(live)]
             for session in chosen:
-                self.process.call(lambda s=session: s.cut("cut"))  # type: ignore[misc]
+                session.process.call(lambda s=session: s.cut("cut"))  # type: ignore[misc]
 
     def _stall(self) -> None:
         for session in self.venue.sessions.values():
@@ -229,7 +236,7 @@ class Simulation:
         self.venue.down_until = self.world.seconds + self.world.rng.uniform(0.5, 6.0)
         self.world.tell("venue    is down")
         for session in list(self.venue.sessions.values()):
-            self.process.call(lambda s=session: s.cut("the venue is down"))  # type: ignore[misc]
+            session.process.call(lambda s=session: s.cut("the venue is down"))  # type: ignore[misc]
 
     def _refuse(self) -> None:
         """A queue that somebody bound to the results exchange is full: every event is nacked (faults A23)."""
@@ -240,11 +247,13 @@ class Simulation:
 
     def _lose_consumer(self) -> None:
         lane = self.world.rng.choice(LANES)
-        self.process.call(lambda: self.process.consumers[lane].lose("connection reset"))
+        worker = self._one()
+        worker.call(lambda: worker.consumers[lane].lose("connection reset"))
 
     def _lose_publisher(self) -> None:
         lane = self.world.rng.choice(LANES)
-        self.process.call(lambda: self.process.publishers[lane].lose("connection reset"))
+        worker = self._one()
+        worker.call(lambda: worker.publishers[lane].lose("connection reset"))
 
     # -- the run
 
@@ -254,8 +263,8 @@ class Simulation:
         self._watch()
         self.world.run(lambda: False, TROUBLE_S)
         self.venue.trouble = self.broker.trouble = False
-        if self.process.alive:
-            self.process._effects_left = None
+        for worker in self.workers:
+            worker._effects_left = None
         self.world.tell("world    no more trouble")
         rests = self.world.run(self._is_at_rest, REST_S)
         violations = [*self.broker.violations, *self.checks.violations]
@@ -266,18 +275,18 @@ class Simulation:
         return Verdict(self.seed, violations, self.world.story, len(self.messages), self.kills)
 
     def _is_at_rest(self) -> bool:
-        process = self.process
         return (
-            process.alive
+            all(worker.alive and worker.is_at_rest for worker in self.workers)
             and self.broker.is_empty
-            and process.engine.intake.is_empty
-            and not len(process.engine.outbox)
             and len(self.broker.done) + len(self.broker.dead) == len(self.messages)
         )
 
     def _unrest(self) -> str:
-        engine = self.process.engine
-        held = [f"{c.command_id[:8]}:{[x.phase.value for x in c.cancels]}" for c in engine.intake.commands.values()]
+        held = [
+            f"{c.command_id[:8]}:{[x.phase.value for x in c.cancels]}"
+            for worker in self.workers
+            for c in worker.engine.intake.commands.values()
+        ]
         return f"queues {[len(q) for q in self.broker.ready.values()]}, unacked {len(self.broker.unacked)}, held {held}"
 
     # -- the audit
@@ -287,12 +296,8 @@ class Simulation:
         found: list[str] = []
         for message in self.messages:
             found += self._audit_command(message)
-        engine = self.process.engine
-        if engine.stats.inflight != {"kill": 0, "cancel": 0}:
-            found.append(f"left over: inflight {engine.stats.inflight}")
-        if any(s.frames or s.inflight for s in engine.sessions.all()):
-            found.append("left over: frames on a session")
-        found += self.process.check_memory()
+        for worker in self.workers:
+            found += worker.check_left_over()
         for stored in self.broker.stored:
             report = stored.event["report"]
             if report is not None and not any(made in stored.body for made in self._reports_like(report)):

@@ -34,6 +34,7 @@ def test_seeds_meet_what_they_are_made_for() -> None:
         "already_closed",
         "requeue",
         "mass_canceled",
+        "to worker 2",
     }
     for seed in range(200):
         story = "\n".join(Simulation(seed).run().story)

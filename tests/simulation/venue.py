@@ -119,6 +119,8 @@ class Venue:
         self.reports_made: set[bytes] = set()
         self.shown_open: dict[str, float] = {}
         self.rejected: set[str] = set()
+        self.own_only = False  # whether reports on a request go live to the session that sent it, and to no other
+        self.senders: dict[str, int] = {}
         self.mute_until = 0.0
         self.down_until = 0.0
         self._sessions_opened = 0
@@ -164,7 +166,10 @@ class Venue:
         self.world.tell(f"venue    {exec_type} {status} of {str(record['OrderID'])[:8]} for {cl_ord_id[:8]}")
         if self.trouble and self.world.chance(0.05):
             return
+        sender = self.senders.get(cl_ord_id) if self.own_only else None
         for session in list(self.sessions.values()):
+            if sender is not None and session.number != sender:
+                continue
             for stream in list(session.streams.values()):
                 if stream.name == "ExecutionReport" and _matches(record, stream.wanted):
                     for _ in range(2 if self.trouble and self.world.chance(0.05) else 1):
@@ -250,13 +255,16 @@ class Venue:
             session.send({"reqid": reqid, "type": "error", "ts": self.world.utc(), "error": fault})
             return
         for element in elements:
+            self.senders[element["ClOrdID"]] = session.number
             self.world.after(self.world.delay(0.0, 0.05), lambda e=element: self._cancel(e))  # type: ignore[misc]
 
     def _cancel(self, element: dict[str, Any]) -> None:
         request = element["ClOrdID"]
         self.arrivals[request] = self.arrivals.get(request, 0) + 1
         order = self.orders.get(element["OrderID"]) if "OrderID" in element else self._by_client(element["OrigClOrdID"])
-        self.world.tell(f"venue    takes cancel {request[:8]} for {str(element.get('OrderID'))[:8]}")
+        self.world.tell(
+            f"venue    takes cancel {request[:8]} for {str(element.get('OrderID') or element['OrigClOrdID'])[:8]}"
+        )
         if order is None:
             self.report(None, "CancelRejected", "Rejected", request, CxlRejReason=1)
             return
