@@ -380,6 +380,17 @@ def test_not_found_it_starts_again_from_a_fresh_snapshot_and_says_so() -> None:
     assert mass_final(driver)["mass"]["restarted"] is True
 
 
+@pytest.mark.parametrize("n", [0, 9, 63])
+def test_a_cancel_of_any_sweep_of_another_process_is_the_mass_cancels_own(n: int) -> None:
+    """It was restarted, or two workers carry it out since one lost its delivery: both must tell the same."""
+    driver = Driver()
+    opened(driver, 1)
+    sweep(driver, redelivered=True)
+    driver.audit_says(False, "mass")
+    driver.report("Canceled", OrderID="order-1", ClOrdID=derive_sweep_cl_ord_id("mass", "order-1", n))
+    assert order_finals(driver) == {"order-1": "canceled"}
+
+
 def test_an_audit_stream_that_cannot_be_read_is_asked_again_before_anything_fires() -> None:
     driver = Driver()
     opened(driver, 1)

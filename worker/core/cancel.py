@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 FRESH_IDS_RECOGNISED: Final = 8
 """How many fresh ClOrdIDs of another process a cancel recognises as its own (contract 3, reason 3)."""
 
+SWEEPS_RECOGNISED: Final = 64
+"""Up to which number a sweep's ClOrdID is known as the mass cancel's own: of an earlier process, or of another."""
+
 
 class Phase(Enum):
     """Where a cancel stands."""
@@ -132,15 +135,16 @@ class CancelState(Struct, eq=False, gc=False):
             return False
         if cl_ord_id == self.cl_ord_id or cl_ord_id in self.earlier_ids:
             return True
-        return is_derived(cl_ord_id) and cl_ord_id in self.fresh_ids()
+        most = SWEEPS_RECOGNISED if self.command.sweep is not None else FRESH_IDS_RECOGNISED
+        return is_derived(cl_ord_id) and cl_ord_id in self.fresh_ids(most)
 
-    def fresh_ids(self) -> list[str]:
+    def fresh_ids(self, most: int = FRESH_IDS_RECOGNISED) -> list[str]:
         """The ids that sends after the first would use (contract 3, reason 3; ``venue.resend_id`` = ``new``)."""
         command_id = self.command.command_id
         if self.command.sweep is not None:
             order_id = self.item.order_id or ""
-            return [derive_sweep_cl_ord_id(command_id, order_id, n) for n in range(FRESH_IDS_RECOGNISED)]
-        return [derive_cl_ord_id(command_id, self.index, n) for n in range(2, FRESH_IDS_RECOGNISED + 2)]
+            return [derive_sweep_cl_ord_id(command_id, order_id, n) for n in range(most)]
+        return [derive_cl_ord_id(command_id, self.index, n) for n in range(2, most + 2)]
 
     @property
     def is_inherited(self) -> bool:
