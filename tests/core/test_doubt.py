@@ -175,7 +175,7 @@ def test_unresolved_says_what_was_last_proven_of_the_order() -> None:
 
 
 def test_a_send_that_is_on_its_way_when_the_window_ends_may_still_be_answered() -> None:
-    driver = Driver(venue={"doubt_window": 5.2, "report_timeout": 5.0})
+    driver = Driver(venue={"doubt_window": 5.2, "report_timeout": 5.0, "lookup_max": 0.25})
     driver.orders = WORKING
     driver.deliver(item())
     driver.advance(5.1)
@@ -276,3 +276,30 @@ def test_with_fanout_all_a_command_session_that_lives_on_keeps_its_frames() -> N
     driver.orders = [order("New", OrderID="order-3")]
     driver.error(reqid, code=1, session=3)
     assert driver.outcome(index=2) == "refused", "an error frame still finds its cancel"
+
+
+@pytest.mark.parametrize(
+    ("pending_of", "refused", "doubtful_after"), [("z-9", "z-9", 5), ("z-9", "z-8", 30), ("y-1", "z-9", 30)]
+)
+def test_after_the_refusal_of_anothers_request_the_own_answer_is_due_as_after_a_send(
+    pending_of: str, refused: str, doubtful_after: float
+) -> None:
+    driver = Driver(venue={"report_timeout": 5.0, "pending_timeout": 30.0})
+    driver.answering = False
+    driver.deliver(item())
+    driver.report("PendingCancel", ClOrdID=pending_of)
+    driver.report("CancelRejected", ClOrdID=refused, CxlRejReason=2)
+    driver.advance(doubtful_after - 0.1)
+    assert "doubtful" not in driver.outcomes()
+    driver.advance(0.2)
+    assert driver.outcomes()[-1] == "doubtful"
+
+
+def test_the_own_pending_cancel_makes_it_wait_for_the_end_again() -> None:
+    driver = Driver(venue={"report_timeout": 5.0, "pending_timeout": 30.0})
+    driver.deliver(item())
+    driver.report("PendingCancel", ClOrdID="z-9")
+    driver.report("CancelRejected", ClOrdID="z-9", CxlRejReason=2)
+    driver.report("PendingCancel", ClOrdID="y-1")
+    driver.advance(29)
+    assert "doubtful" not in driver.outcomes()

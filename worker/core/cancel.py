@@ -71,6 +71,7 @@ class CancelState(Struct, eq=False, gc=False):
     ``key`` tells the cancel apart within its command in event ids: its index, or in a mass cancel its OrderID.
     ``order_id`` is the target's OrderID as given or as learned from the venue; ``client_ids`` are client ids known to
     name the target. ``cl_ord_id`` is the id of the next or last send, ``earlier_ids`` those of sends before it.
+    ``pending_of`` is the request whose PendingCancel made it PENDING, its own or another's.
     ``closed_before`` is a replayed report that closed the order before the cancel was asked for.
     ``due`` is monotonic seconds; ``doubt_began`` is seconds on the clock that only runs while a session is ready.
     """
@@ -98,6 +99,7 @@ class CancelState(Struct, eq=False, gc=False):
     order_live: bool | None = None
     reject: tuple[Record, Raw] | None = None
     closed_before: tuple[Record, Raw] | None = None
+    pending_of: str | None = None
     refused: CodeError | None = None
     error: EventError | None = None
     duplicate: bool = False
