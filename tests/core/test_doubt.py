@@ -303,3 +303,14 @@ def test_the_own_pending_cancel_makes_it_wait_for_the_end_again() -> None:
     driver.report("PendingCancel", ClOrdID="y-1")
     driver.advance(29)
     assert "doubtful" not in driver.outcomes()
+
+
+@pytest.mark.parametrize(("codes", "code", "outcome"), [((1,), 7, None), ((1, 7), 7, "refused"), ((), 1, None)])
+def test_which_codes_refuse_for_certain_is_a_setting(codes: tuple[int, ...], code: int, outcome: str | None) -> None:
+    driver = Driver(venue={"refusal_codes": codes})
+    driver.orders = WORKING
+    driver.deliver(item())
+    driver.error(driver.cancel_frames()[0]["reqid"], code=code)
+    driver.advance(1)
+    assert driver.outcome() == outcome
+    assert len(driver.cancels_sent()) == (1 if outcome else 2)
