@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.backoff import Backoff, Failure
+from worker.core.backoff import Backoff, Failure, retry_wait
 
 
 def series(jitter: float, failures: list[Failure], least: float = 0.1, most: float = 30.0) -> list[float]:
@@ -90,3 +90,44 @@ def test_fifty_workers_that_lose_the_venue_together_come_back_spread_out() -> No
         edges = [start + width * step for step in range(int(20 / width))]
         busiest = max(sum(edge <= at < edge + width for at in attempts) for edge in edges)
         assert busiest <= most, (width, start)
+
+
+# -- retries
+
+
+@given(
+    least=st.floats(0.001, 10.0), span=st.floats(0.5, 1000.0), failures=st.integers(1, 2000), worker=st.text(max_size=9)
+)
+def test_a_retry_waits_between_the_least_and_a_ceiling_that_doubles(
+    least: float, span: float, failures: int, worker: str
+) -> None:
+    most = least * span
+    wait = retry_wait(least, most, failures, worker)
+    assert min(least, most) <= wait <= most
+    assert wait <= least * 2.0**failures if failures < 40 else True
+    assert wait == retry_wait(least, most, failures, worker), "told again, it is the same"
+
+
+def test_the_ceiling_is_used_to_the_full() -> None:
+    waits = sorted(retry_wait(1.0, 64.0, 6, f"worker-{n}") for n in range(1000))
+    assert waits[0] < 2.0
+    assert waits[-1] > 63.0
+    assert 30.0 < waits[500] < 35.0
+
+
+def test_fifty_workers_that_ask_together_do_not_ask_together_again() -> None:
+    attempts: list[float] = []
+    for n in range(50):
+        at = 0.0
+        for failures in range(1, 20):
+            at += retry_wait(0.25, 5.0, failures, f"host-{n % 3}-{4000 + n}-0a1b2c{n:02x}")
+            attempts.append(at)
+    for width, start, most in ((0.05, 0.25, 20), (0.1, 5.0, 10), (1.0, 20.0, 35)):
+        edges = [start + width * step for step in range(int(10 / width))]
+        busiest = max(sum(edge <= at < edge + width for at in attempts) for edge in edges)
+        assert busiest <= most, (width, start, busiest)
+
+
+def test_events_refused_together_do_not_come_back_together() -> None:
+    waits = [retry_wait(0.1, 30.0, 5, "worker-1", f"event-{n}") for n in range(200)]
+    assert max(sum(at <= wait < at + 0.1 for wait in waits) for at in waits) < 25

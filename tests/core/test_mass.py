@@ -380,6 +380,17 @@ def test_not_found_it_starts_again_from_a_fresh_snapshot_and_says_so() -> None:
     assert mass_final(driver)["mass"]["restarted"] is True
 
 
+@pytest.mark.parametrize("n", [0, 9, 63])
+def test_a_cancel_of_any_sweep_of_another_process_is_the_mass_cancels_own(n: int) -> None:
+    """It was restarted, or two workers carry it out since one lost its delivery: both must tell the same."""
+    driver = Driver()
+    opened(driver, 1)
+    sweep(driver, redelivered=True)
+    driver.audit_says(False, "mass")
+    driver.report("Canceled", OrderID="order-1", ClOrdID=derive_sweep_cl_ord_id("mass", "order-1", n))
+    assert order_finals(driver) == {"order-1": "canceled"}
+
+
 def test_an_audit_stream_that_cannot_be_read_is_asked_again_before_anything_fires() -> None:
     driver = Driver()
     opened(driver, 1)
@@ -770,3 +781,26 @@ def test_restarted_and_past_its_deadline_it_tells_what_became_of_its_orders_and_
         "mass_incomplete", "deadline", ["order-2"],
     )  # fmt: skip
     assert [final["mass"][k] for k in ("matched", "canceled", "unsent")] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(("form", "kind"), [("none", None), ("array", list), ("comma", str)])
+def test_the_list_is_filtered_by_status_only_in_the_form_that_is_said_to_work(form: str, kind: type | None) -> None:
+    """Protocol 3.2: array or comma-separated text; and never on a stream of reports, nor to look one order up."""
+    driver = Driver(venue={"statuses_form": form})
+    opened(driver, 1)
+    sweep(driver)
+    driver.deliver(
+        body=b'{"type":"OrderCancelRequest","data":[{"Symbol":"S","OrderID":"o"}]}', id="y", redelivered=True
+    )
+    snapshot = next(q for q in driver.questions() if q["name"] == "Order" and "OrderID" not in q)
+    statuses = snapshot.get("Statuses")
+    assert statuses is None if kind is None else isinstance(statuses, kind)
+    if statuses is not None:
+        words = statuses.split(",") if isinstance(statuses, str) else statuses
+        assert {"New", "PartiallyFilled", "PendingCancel"} <= set(words)
+        assert not {"Filled", "Canceled", "Rejected", "Expired"} & set(words)
+    for each in (s.frame["streams"][0] for s in driver.subscribes()):
+        assert "Statuses" not in each or (each["name"], "OrderID" in each) == ("Order", False)
+    obey(driver)
+    driver.advance(2)
+    assert mass_final(driver)["outcome"] == "mass_canceled"

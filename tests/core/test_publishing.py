@@ -32,7 +32,9 @@ def test_a_refused_event_goes_out_again_after_growing_waits_under_the_same_id(ho
         getattr(driver, how)(event)
         assert len(driver.published) == n + 1, "not at once"
         waits.append(driver.advance_until(lambda: len(driver.published) == n + 2, step=0.01))  # noqa: B023
-    assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0], abs=0.011)
+    for n, wait in enumerate(waits, 1):
+        assert 0.1 <= wait <= min(1.0, 0.1 * 2**n) + 0.011
+    assert max(waits) > 0.3, "they grow"
     assert {id(each) for each in driver.published} == {id(event)}
     assert driver.settled == []
     driver.confirm()

@@ -25,6 +25,9 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--seed", type=int, help="run this one seed")
     parser.add_argument("--story", action="store_true", help="tell what happened")
+    parser.add_argument(
+        "--about", action="append", default=[], metavar="TEXT", help="tell only of this id (repeatable)"
+    )
     parser.add_argument("--until-red", action="store_true", help="stop at the first seed with violations")
     options = parser.parse_args()
     seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.seeds)
@@ -35,7 +38,8 @@ def main() -> int:
             commands += verdict.commands
             kills += verdict.kills
             if options.story:
-                print("\n".join(verdict.story))
+                about = options.about
+                print("\n".join(line for line in verdict.story if not about or any(text in line for text in about)))
             if not verdict.holds:
                 bad += 1
                 print(f"seed {verdict.seed}: {len(verdict.violations)} violations")

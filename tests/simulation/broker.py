@@ -69,7 +69,7 @@ class Broker:
         self.by_id: dict[str, Stored] = {}
         self.trouble = True
         self.refuse_until = 0.0
-        self._consumers: dict[Lane, ConsumerPort] = {}
+        self._consumers: dict[Lane, list[ConsumerPort]] = {"kill": [], "cancel": []}
         self.violations: list[str] = []
         self.mass_ids: set[str] = set()  # there the index only counts (contract 5)
 
@@ -81,12 +81,17 @@ class Broker:
         self.serve(message.lane)
 
     def attach(self, port: ConsumerPort) -> None:
-        self._consumers[port.lane] = port
+        self._consumers[port.lane].append(port)
+
+    def detach(self, port: ConsumerPort) -> None:
+        self._consumers[port.lane].remove(port)
 
     def serve(self, lane: Lane) -> None:
-        consumer = self._consumers.get(lane)
-        if consumer is not None:
-            consumer.pull()
+        """Hand out what waits, to each consumer in turn what it has room for, beginning with another one each time."""
+        ports = self._consumers[lane]
+        ports.append(ports.pop(0)) if ports else None
+        for port in list(ports):
+            port.pull()
 
     def store(self, event: OutEvent) -> None:
         """The event is in its queues from now on."""
@@ -119,10 +124,10 @@ class Broker:
             message.redelivered = True
             message.count += 1
             self.ready[message.lane].append(message)
-            self.serve(message.lane)
-            return
-        message.settled = how
-        (self.done if how == "ack" else self.dead).append(message)
+        else:
+            message.settled = how
+            (self.done if how == "ack" else self.dead).append(message)
+        self.serve(message.lane)  # there is room for one more
 
     def take_back(self, messages: list[Message]) -> None:
         """A channel died: its messages come again, first in the queue."""
@@ -166,9 +171,10 @@ class ConsumerPort:
         if not self.up:
             return
         self.up = self.on = False
+        self.broker.detach(self)
         self.broker.take_back([m for m in self.out.values() if m in self.broker.unacked])
         self.out = {}
-        self.broker.world.tell(f"broker   {self.lane} consumer lost: {reason}")
+        self.broker.world.tell(f"broker   {self.lane} consumer of worker {self.process.number} lost: {reason}")
         if self.process.alive:
             self.process.call(lambda: self.process.runner.consumer_lost(self.lane, reason))
             self.process.check_consumer_lost(self.lane)
@@ -207,7 +213,7 @@ class ConsumerPort:
             delivery = Delivery(self.lane, self.epoch, self.tag)
             self.broker.world.tell(
                 f"broker   command {message.number} {message.command_id[:8]} delivered"
-                f"{' again' if message.redelivered else ''} on {self.lane}"
+                f"{' again' if message.redelivered else ''} on {self.lane} to worker {self.process.number}"
             )
             redelivered, body = message.redelivered, message.body
             self.process.call(
@@ -219,6 +225,8 @@ class ConsumerPort:
 
     def _hand_over(self, delivery: Delivery, redelivered: bool, properties: Properties, body: bytes) -> None:
         if self.up and delivery.epoch == self.epoch:
+            if redelivered:
+                self.process.note_redelivered(properties.message_id or "", body)
             self.process.runner.command_delivered(delivery, redelivered, properties, body)
 
     def flush(self) -> None:
@@ -233,7 +241,7 @@ class ConsumerPort:
         if message is None:
             broker.violations.append(f"a second settlement of delivery {delivery}")
             return
-        broker.world.tell(f"worker   command {message.number} {message.command_id[:8]} {how}")
+        broker.world.tell(f"worker {self.process.number} command {message.number} {message.command_id[:8]} {how}")
         if how != "requeue" and not broker.has_finals(message):
             broker.violations.append(f"I1: command {message.number} {how} without a confirmed final for every cancel")
         epoch = self.epoch
@@ -270,7 +278,7 @@ class PublisherPort:
         if not self.up:
             return
         self.up = False
-        self.broker.world.tell(f"broker   {self.lane} publisher lost: {reason}")
+        self.broker.world.tell(f"broker   {self.lane} publisher of worker {self.process.number} lost: {reason}")
         if self.process.alive:
             self.process.call(lambda: self.process.runner.publisher_lost(self.lane, reason))
             self.process.after(self.broker.world.delay(0.05, 1.0), self.come_up)
@@ -282,7 +290,9 @@ class PublisherPort:
         if event.event_id in self.in_flight:
             broker.violations.append(f"A2: event {event.event_id} published twice at a time")
         self.in_flight.add(event.event_id)
-        world.tell(f"worker   publishes {event.outcome} of {(event.command_id or '')[:8]}/{event.index}")
+        world.tell(
+            f"worker {self.process.number} publishes {event.outcome} of {(event.command_id or '')[:8]}/{event.index}"
+        )
         full = broker.trouble and world.seconds < broker.refuse_until
         refused = full or (broker.trouble and world.chance(0.02))
         stored = not refused or full or world.chance(0.5)

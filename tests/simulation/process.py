@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -10,9 +12,17 @@ from tests.simulation.broker import LANES, Broker, ConsumerPort, PublisherPort
 from tests.simulation.venue import Session, Venue
 from tests.simulation.world import Handle, World
 from worker.config import Config
+from worker.core.cancel import CancelState
 from worker.core.engine import Engine
 from worker.runner import Runner
 from worker.wire.command import Lane
+
+
+def _name(cancel: CancelState) -> str:
+    return f"{cancel.command.command_id[:8]}/{cancel.index}"
+
+
+CL_ORD_IDS: Final = re.compile(rb'"ClOrdID":"([^"]*)"')
 
 
 class Killed(BaseException):
@@ -22,12 +32,13 @@ class Killed(BaseException):
 class Quiet:
     """A log that tells the story."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, number: int) -> None:
         self._world = world
+        self._number = number
 
     def info(self, event: str, /, **fields: object) -> None:
         if event != "cancel_final":
-            self._world.tell(f"log      {event} {fields}")
+            self._world.tell(f"log {self._number}    {event} {fields}")
 
     warning = error = debug = info
 
@@ -47,7 +58,7 @@ class Pool:
         self.process.after(world.delay(0.05, 2.0), lambda: self.process.venue.open(self.process, slot))
 
     def send(self, session: int, data: bytes) -> None:
-        self.process.check_send(data)
+        self.process.check_send(session, data)
         live = self.process.venue.sessions.get(session)
         if live is not None:
             live.receive(data)
@@ -69,12 +80,15 @@ class Process:
 
     def __init__(self, world: World, broker: Broker, venue: Venue, config: Config, number: int, checks: Checks) -> None:
         self.world, self.broker, self.venue, self.checks = world, broker, venue, checks
+        self.number = number
         self.alive = True
         self.stopped_cleanly = False
         self.started = world.seconds
         self.shown_open: dict[str, float] = {}
+        self.asks_since: dict[str, float] = {}
+        self.memory = config.results.memory
         self.engine = Engine(config, f"worker-{number}", world.now())
-        self.runner = Runner(self.engine, Quiet(world), self, self, world.now)
+        self.runner = Runner(self.engine, Quiet(world, number), self, self, world.now)
         self.consumers = {lane: ConsumerPort(broker, self, lane) for lane in LANES}
         self.publishers = {lane: PublisherPort(broker, self, lane) for lane in LANES}
         self.pool = Pool(self, config.venue.sessions)
@@ -104,7 +118,7 @@ class Process:
         if not self.alive:
             return
         self.alive = False
-        self.world.tell("worker   KILLED")
+        self.world.tell(f"worker {self.number} KILLED")
         for session in list(self.pool.sessions.values()):
             session.cut("the worker was killed")
         for consumer in self.consumers.values():
@@ -150,11 +164,66 @@ class Process:
     def failed(self, error: Exception) -> None:
         raise error
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Nothing is held and nothing waits for a confirm."""
+        return self.engine.intake.is_empty and not len(self.engine.outbox)
+
+    # -- checks now and then
+
+    def check_left_over(self) -> list[str]:
+        """At rest."""
+        engine = self.engine
+        found = self.check_memory()
+        if engine.stats.inflight != {"kill": 0, "cancel": 0}:
+            found.append(f"left over: inflight {engine.stats.inflight}")
+        if any(s.frames or s.inflight for s in engine.sessions.all()):
+            found.append("left over: frames on a session")
+        return found
+
+    def check_memory(self) -> list[str]:
+        """Nothing is held for what is over, at any time: cancels, streams, frames, notes of refused events."""
+        engine = self.engine
+        found: list[str] = []
+        indices = (engine.desk.inflight._by_request, engine.desk.inflight._by_order, engine.desk.inflight._by_client)
+        held: set[CancelState] = set()
+        for index in indices:
+            for there in index.values():
+                held.update(there if isinstance(there, list) else [there])
+        known = {c for command in engine.intake.commands.values() for c in command.cancels}
+        remembered = set(engine.desk.inflight._ended)
+        found += [f"memory: cancel {_name(c)} is in an index" for c in held - known - remembered]
+        if len(remembered) > self.memory:
+            found.append(f"memory: {len(remembered)} ended cancels are remembered")
+        asked = {id(q) for inquiry in engine.lookups._running.values() for q in inquiry.open_queries}
+        asked |= {id(sweep.snapshot) for sweep in engine.sweeps._running.values() if sweep.snapshot is not None}
+        for session in engine.sessions.all():
+            for sub in session.subscriptions.values():
+                if sub is not session.main and id(sub.query) not in asked:
+                    found.append(f"memory: stream {sub.reqid} of session {session.number} is nobody's")
+            for frame in session.frames.values():
+                if not 0 < frame.unanswered == sum(c.frame is frame for c in frame.cancels):
+                    found.append(f"memory: frame {frame.reqid} of session {session.number} waits for nobody")
+        unconfirmed = {event_id for lane in LANES for event_id in engine.outbox._events[lane]}
+        if not unconfirmed >= engine.outbox.refused.keys() | engine.outbox._others.keys():
+            found.append("memory: an event that is stored counts as refused, or is waited for")
+        return found
+
+    def note_redelivered(self, command_id: str, body: bytes) -> None:
+        """A command came again, and this process knows nothing of it: it has to ask before it sends."""
+        intake = self.engine.intake
+        if command_id not in intake.commands and command_id not in intake._ended:
+            for request in CL_ORD_IDS.findall(body):
+                self.asks_since[request.decode()] = self.world.seconds
+
     # -- checks at the effect
 
-    def check_send(self, data: bytes) -> None:
+    def check_send(self, session: int, data: bytes) -> None:
         frame = msgspec.json.decode(data)
         if frame["type"] == "OrderCancelRequest":
+            state = next((s for s in self.engine.sessions.all() if s.number == session), None)
+            if state is None or not state.ready:
+                self.checks.violations.append(f"I6: cancels sent on session {session}, whose reports are not live")
             self.checks.sent(self, frame["data"])
 
     def check_session_lost(self, session: int) -> None:
@@ -188,10 +257,15 @@ class Checks:
         for element in elements:
             request = element["ClOrdID"]
             order_id = element.get("OrderID") or self.known_by.get(element["OrigClOrdID"], "")
-            self.world.tell(f"worker   sends {request[:8]} for {order_id[:8]}")
+            self.world.tell(f"worker {process.number} sends {request[:8]} for {order_id[:8]}")
             deadline = self.deadlines.get(request)
             if deadline is not None and self.world.now().utc_us > deadline:
                 self.violations.append(f"I4: {request} sent after its deadline")
+            order = process.venue.orders.get(order_id)
+            closed_at = order.closed_at if order is not None else None
+            twice = request in self.published_twice  # its other copy is not marked as redelivered
+            if closed_at is not None and not twice and closed_at < process.asks_since.get(request, 0.0):
+                self.violations.append(f"I5: {request} sent, though a look-up would have shown {order_id} closed")
             before = self.last_sent.get(request)
             # A publisher's duplicate that reaches another worker may be sent once more (contract 4.3).
             duplicate = request in self.published_twice and before is not None and before[1] is not process

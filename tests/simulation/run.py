@@ -16,9 +16,7 @@ from worker.config import Config
 from worker.config.structs import Broker as BrokerConfig
 from worker.config.structs import Kill, Results, Shutdown
 from worker.config.structs import Venue as VenueConfig
-from worker.core.cancel import CancelState
-from worker.core.inflight import Inflight
-from worker.wire.command import Lane, Properties
+from worker.wire.command import Lane, Properties, derive_cl_ord_id
 from worker.wire.timestamp import format_utc
 
 TROUBLE_S = 30.0
@@ -56,14 +54,8 @@ LIMITED = msgspec.structs.replace(
 BURST_S = 6.0
 """From one burst to the next."""
 
-
-def _leaked(inflight: Inflight) -> set[CancelState]:
-    """Cancels that an index still holds, though at rest only the remembered ones may be there."""
-    held: set[CancelState] = set()
-    for index in (inflight._by_request, inflight._by_order, inflight._by_client):
-        for there in index.values():
-            held.update(there if isinstance(there, list) else [there])
-    return held - set(inflight._ended)
+CROWD_S = 4.0
+"""Every fourteenth seed has several prefetches of commands within so short a time, and a worker that is killed then."""
 
 
 @dataclass
@@ -87,27 +79,29 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.config: Config = LIMITED if seed % 5 == 4 else CONFIG
+        self.crowded = seed % 14 == 3
         self.world = World(seed)
         self.broker = Broker(self.world)
         self.venue = Venue(self.world)
+        self.venue.own_only = seed % 4 == 2
         self.checks = Checks(self.world)
         self.messages: list[Message] = []
         self.targets: dict[tuple[str, int], tuple[str, str | None]] = {}
         self.kills = 0
         self.processes = 0
-        self.process = self._start()
+        self.workers = [self._start() for _ in range(2 if seed % 3 == 1 else 1)]
 
     def _start(self) -> Process:
         self.processes += 1
-        self.world.tell(f"worker   process {self.processes} starts")
+        self.world.tell(f"worker {self.processes} starts")
         return Process(self.world, self.broker, self.venue, self.config, self.processes, self.checks)
 
     # -- what is published
 
     def _publish_commands(self) -> None:
         rng = self.world.rng
-        for number in range(rng.randint(10, 40)):
-            at = rng.uniform(0.0, TROUBLE_S * 0.8)
+        for number in range(rng.randint(90, 130) if self.crowded else rng.randint(10, 40)):
+            at = rng.uniform(0.0, CROWD_S if self.crowded else TROUBLE_S * 0.8)
             if self.config is LIMITED:
                 at = at // BURST_S * BURST_S + at % BURST_S / 60
             self.world.after(at, lambda n=number: self._publish(n))  # type: ignore[misc]
@@ -155,6 +149,8 @@ class Simulation:
         copies = 2 if rng.random() < 0.1 else 1
         if copies == 2:
             self.checks.published_twice.update(item["ClOrdID"] for item in items)
+            fresh = [derive_cl_ord_id(command_id, index, n) for index in range(len(items)) for n in range(2, 9)]
+            self.checks.published_twice.update(fresh)  # what they are sent under after a reason 3
         for copy in range(copies):
             on = lane if copy == 0 else rng.choice(LANES)
             message = Message(number, on, body, properties, count)
@@ -197,19 +193,26 @@ class Simulation:
             self._kill, self._cut, self._cut, self._lose_consumer, self._lose_publisher, self._stall, self._mute,
             self._refuse, self._outage,
         ]  # fmt: skip
+        if self.crowded:
+            self.world.after(rng.uniform(0.5, CROWD_S), self._kill)
         for _ in range(rng.randint(0, 14)):
             fault = rng.choice(faults)
             self.world.after(rng.uniform(0.5, TROUBLE_S), fault)
 
+    def _one(self) -> Process:
+        return self.world.rng.choice(self.workers)
+
     def _kill(self) -> None:
-        if self.process.alive:
+        worker = self._one()
+        if worker.alive:
             self.kills += 1
-            self.process.kill_after(self.world.rng.randint(0, 15))
+            worker.kill_after(self.world.rng.randint(0, 15))
 
     def _watch(self) -> None:
-        """The supervisor starts a new process some time after the old one died."""
-        if not self.process.alive:
-            self.process = self._start()
+        """The supervisor starts a new process some time after the old one died; memory is looked at now and then."""
+        self.workers = [worker if worker.alive else self._start() for worker in self.workers]
+        for worker in self.workers:
+            self.checks.violations += worker.check_memory()
         self.world.after(0.5, self._watch)
 
     def _cut(self) -> None:
@@ -217,7 +220,7 @@ class Simulation:
         if live:
             chosen = live if self.world.chance(0.3) else [self.world.rng.choice(live)]
             for session in chosen:
-                self.process.call(lambda s=session: s.cut("cut"))  # type: ignore[misc]
+                session.process.call(lambda s=session: s.cut("cut"))  # type: ignore[misc]
 
     def _stall(self) -> None:
         for session in self.venue.sessions.values():
@@ -233,7 +236,7 @@ class Simulation:
         self.venue.down_until = self.world.seconds + self.world.rng.uniform(0.5, 6.0)
         self.world.tell("venue    is down")
         for session in list(self.venue.sessions.values()):
-            self.process.call(lambda s=session: s.cut("the venue is down"))  # type: ignore[misc]
+            session.process.call(lambda s=session: s.cut("the venue is down"))  # type: ignore[misc]
 
     def _refuse(self) -> None:
         """A queue that somebody bound to the results exchange is full: every event is nacked (faults A23)."""
@@ -244,11 +247,13 @@ class Simulation:
 
     def _lose_consumer(self) -> None:
         lane = self.world.rng.choice(LANES)
-        self.process.call(lambda: self.process.consumers[lane].lose("connection reset"))
+        worker = self._one()
+        worker.call(lambda: worker.consumers[lane].lose("connection reset"))
 
     def _lose_publisher(self) -> None:
         lane = self.world.rng.choice(LANES)
-        self.process.call(lambda: self.process.publishers[lane].lose("connection reset"))
+        worker = self._one()
+        worker.call(lambda: worker.publishers[lane].lose("connection reset"))
 
     # -- the run
 
@@ -258,8 +263,8 @@ class Simulation:
         self._watch()
         self.world.run(lambda: False, TROUBLE_S)
         self.venue.trouble = self.broker.trouble = False
-        if self.process.alive:
-            self.process._effects_left = None
+        for worker in self.workers:
+            worker._effects_left = None
         self.world.tell("world    no more trouble")
         rests = self.world.run(self._is_at_rest, REST_S)
         violations = [*self.broker.violations, *self.checks.violations]
@@ -270,18 +275,18 @@ class Simulation:
         return Verdict(self.seed, violations, self.world.story, len(self.messages), self.kills)
 
     def _is_at_rest(self) -> bool:
-        process = self.process
         return (
-            process.alive
+            all(worker.alive and worker.is_at_rest for worker in self.workers)
             and self.broker.is_empty
-            and process.engine.intake.is_empty
-            and not len(process.engine.outbox)
             and len(self.broker.done) + len(self.broker.dead) == len(self.messages)
         )
 
     def _unrest(self) -> str:
-        engine = self.process.engine
-        held = [f"{c.command_id[:8]}:{[x.phase.value for x in c.cancels]}" for c in engine.intake.commands.values()]
+        held = [
+            f"{c.command_id[:8]}:{[x.phase.value for x in c.cancels]}"
+            for worker in self.workers
+            for c in worker.engine.intake.commands.values()
+        ]
         return f"queues {[len(q) for q in self.broker.ready.values()]}, unacked {len(self.broker.unacked)}, held {held}"
 
     # -- the audit
@@ -291,13 +296,8 @@ class Simulation:
         found: list[str] = []
         for message in self.messages:
             found += self._audit_command(message)
-        engine = self.process.engine
-        if engine.stats.inflight != {"kill": 0, "cancel": 0}:
-            found.append(f"left over: inflight {engine.stats.inflight}")
-        if any(s.frames or s.inflight for s in engine.sessions.all()):
-            found.append("left over: frames on a session")
-        for cancel in _leaked(engine.desk.inflight):
-            found.append(f"left over: cancel {cancel.command.command_id[:8]}/{cancel.index} in an index")
+        for worker in self.workers:
+            found += worker.check_left_over()
         for stored in self.broker.stored:
             report = stored.event["report"]
             if report is not None and not any(made in stored.body for made in self._reports_like(report)):

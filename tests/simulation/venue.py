@@ -46,7 +46,7 @@ class Order:
 class Stream:
     reqid: int
     name: str
-    filters: dict[str, Any]
+    wanted: list[tuple[str, Any]]
     seq: int = 0
     rest: list[bytes] = field(default_factory=list)
 
@@ -119,6 +119,8 @@ class Venue:
         self.reports_made: set[bytes] = set()
         self.shown_open: dict[str, float] = {}
         self.rejected: set[str] = set()
+        self.own_only = False  # whether reports on a request go live to the session that sent it, and to no other
+        self.senders: dict[str, int] = {}
         self.mute_until = 0.0
         self.down_until = 0.0
         self._sessions_opened = 0
@@ -164,9 +166,12 @@ class Venue:
         self.world.tell(f"venue    {exec_type} {status} of {str(record['OrderID'])[:8]} for {cl_ord_id[:8]}")
         if self.trouble and self.world.chance(0.05):
             return
+        sender = self.senders.get(cl_ord_id) if self.own_only else None
         for session in list(self.sessions.values()):
+            if sender is not None and session.number != sender:
+                continue
             for stream in list(session.streams.values()):
-                if stream.name == "ExecutionReport" and _matches(record, stream.filters):
+                if stream.name == "ExecutionReport" and _matches(record, stream.wanted):
                     for _ in range(2 if self.trouble and self.world.chance(0.05) else 1):
                         self._push(session, stream, [body], initial=False)
 
@@ -204,15 +209,15 @@ class Venue:
             session.send({"type": "hello", "ts": self.world.utc(), "session_id": f"S{session.number:05d}"})
 
     def _subscribe(self, session: Session, reqid: int, filters: dict[str, Any]) -> None:
-        stream = Stream(reqid, filters["name"], filters)
+        stream = Stream(reqid, filters["name"], _wanted(filters))
         session.streams[reqid] = stream
-        since = parse_utc(filters["StartDate"])
+        since, wanted = parse_utc(filters["StartDate"]), stream.wanted
         if stream.name == "ExecutionReport":
-            rows = [b for at, r, b in self.history if at >= since and _matches(r, filters)]
+            rows = [b for at, r, b in self.history if at >= since and _matches(r, wanted)]
             self.world.rng.shuffle(rows)  # the order inside a replay is not known (3.3)
         else:
             orders = [o for o in self.orders.values() if o.submitted_us >= since]
-            rows = [encode(r) for r in map(_order_record, orders) if _matches(r, filters)]
+            rows = [encode(r) for r in map(_order_record, orders) if _matches(r, wanted)]
         stream.rest = rows
         self._page(session, stream)
 
@@ -250,13 +255,16 @@ class Venue:
             session.send({"reqid": reqid, "type": "error", "ts": self.world.utc(), "error": fault})
             return
         for element in elements:
+            self.senders[element["ClOrdID"]] = session.number
             self.world.after(self.world.delay(0.0, 0.05), lambda e=element: self._cancel(e))  # type: ignore[misc]
 
     def _cancel(self, element: dict[str, Any]) -> None:
         request = element["ClOrdID"]
         self.arrivals[request] = self.arrivals.get(request, 0) + 1
         order = self.orders.get(element["OrderID"]) if "OrderID" in element else self._by_client(element["OrigClOrdID"])
-        self.world.tell(f"venue    takes cancel {request[:8]} for {str(element.get('OrderID'))[:8]}")
+        self.world.tell(
+            f"venue    takes cancel {request[:8]} for {str(element.get('OrderID') or element['OrigClOrdID'])[:8]}"
+        )
         if order is None:
             self.report(None, "CancelRejected", "Rejected", request, CxlRejReason=1)
             return
@@ -346,5 +354,9 @@ def _order_record(order: Order) -> dict[str, Any]:
     }
 
 
-def _matches(record: dict[str, Any], filters: dict[str, Any]) -> bool:
-    return all(record[key] == filters[key] for key in ("OrderID", "Symbol") if key in filters)
+def _wanted(filters: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(key, filters[key]) for key in ("OrderID", "Symbol") if key in filters]
+
+
+def _matches(record: dict[str, Any], wanted: list[tuple[str, Any]]) -> bool:
+    return not wanted or all(record[key] == value for key, value in wanted)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from itertools import pairwise
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable, Iterator
+from itertools import count, pairwise
 from pathlib import Path
 from random import Random
 from signal import SIGCONT, SIGSTOP
@@ -232,6 +234,25 @@ async def test_every_attempt_is_signed_anew_with_the_credentials_of_that_moment(
     assert stamps == sorted(stamps)
     for peer, secret in zip(venue.peers, [SECRET, SECRET, "0examp1esecret7not8for9trading3x"], strict=True):
         assert peer.headers["apisign"] == api_sign(secret, peer.headers["apitimestamp"], "127.0.0.1", "/ws/v1")
+
+
+@pytest.mark.parametrize("padding", [True, False])
+@pytest.mark.parametrize(("alphabet", "encode"), [("url", urlsafe_b64encode), ("standard", b64encode)])
+async def test_a_signature_is_written_as_the_settings_say(
+    alphabet: str, padding: bool, encode: Callable[[bytes], bytes]
+) -> None:
+    ticks = count(1_773_000_000_000_000)  # so many that one of them tells the alphabets apart
+    port = Recorder()
+    async with RawVenue(stay).listening() as venue:
+        written = settings(venue.port, sessions=6, signature_alphabet=alphabet, signature_padding=padding)
+        async with running(written, port, utc_us=lambda: next(ticks)):
+            await port.until(lambda: len(port.of("opened")) == 6)
+    for peer in venue.peers:
+        message = "\n".join(("GET", peer.headers["apitimestamp"], "127.0.0.1", "/ws/v1"))
+        raw = hmac.new(SECRET.encode(), message.encode(), "sha256").digest()
+        assert peer.headers["apisign"] == encode(raw).decode().rstrip("" if padding else "=")
+    signed = "".join(peer.headers["apisign"] for peer in venue.peers)
+    assert set(signed) & set("-_" if alphabet == "url" else "+/"), "no signature told the alphabets apart"
 
 
 async def test_no_timestamp_is_used_twice_however_coarse_the_clock() -> None:

@@ -1,11 +1,13 @@
-"""The waits between attempts to log in: growing, with full jitter, slow where the venue refuses the key (faults W5).
+"""Growing waits with full jitter: between log-ins, slow where the venue refuses the key (faults W5), and retries.
 
-A wait after the n-th failure is uniform between ``least`` and a ceiling that doubles from ``FIRST_CEILING`` times
-``least`` up to ``most``, so that many workers that lose the venue together come back spread out and never in step.
+A wait after the n-th failure is uniform between ``least`` and a ceiling that doubles up to ``most`` (for log-ins from
+``FIRST_CEILING`` times ``least`` on), so that many workers that lose the venue or the broker together come back spread
+out and never in step.
 """
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Final, Literal
 
 Failure = Literal["failed", "refused"]
@@ -55,6 +57,18 @@ class Backoff:
         """A session was ready for some time: begin anew."""
         self.refusals = 0
         self._ceiling = min(FIRST_CEILING * self._least, self._most)
+
+
+def retry_wait(least: float, most: float, failures: int, *who: str) -> float:
+    """Seconds to wait after the ``failures``-th failure in a row, from 1 on.
+
+    What stands for chance is a digest of ``who`` (the worker, and what is tried again) and the count: each worker and
+    each occasion has its own, and the same story can be told twice.
+    """
+    digest = sha256("\n".join((*who, str(failures))).encode(errors="replace")).digest()
+    jitter = int.from_bytes(digest[:4], "big") / 2**32
+    least = min(least, most)
+    return _between(least, min(most, least * 2.0 ** min(failures, 30)), jitter)
 
 
 def _between(least: float, most: float, jitter: float) -> float:

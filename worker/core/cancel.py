@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 FRESH_IDS_RECOGNISED: Final = 8
 """How many fresh ClOrdIDs of another process a cancel recognises as its own (contract 3, reason 3)."""
 
+SWEEPS_RECOGNISED: Final = 64
+"""Up to which number a sweep's ClOrdID is known as the mass cancel's own: of an earlier process, or of another."""
+
 
 class Phase(Enum):
     """Where a cancel stands."""
@@ -68,6 +71,7 @@ class CancelState(Struct, eq=False, gc=False):
     ``key`` tells the cancel apart within its command in event ids: its index, or in a mass cancel its OrderID.
     ``order_id`` is the target's OrderID as given or as learned from the venue; ``client_ids`` are client ids known to
     name the target. ``cl_ord_id`` is the id of the next or last send, ``earlier_ids`` those of sends before it.
+    ``pending_of`` is the request whose PendingCancel made it PENDING, its own or another's.
     ``closed_before`` is a replayed report that closed the order before the cancel was asked for.
     ``due`` is monotonic seconds; ``doubt_began`` is seconds on the clock that only runs while a session is ready.
     """
@@ -95,6 +99,7 @@ class CancelState(Struct, eq=False, gc=False):
     order_live: bool | None = None
     reject: tuple[Record, Raw] | None = None
     closed_before: tuple[Record, Raw] | None = None
+    pending_of: str | None = None
     refused: CodeError | None = None
     error: EventError | None = None
     duplicate: bool = False
@@ -132,15 +137,16 @@ class CancelState(Struct, eq=False, gc=False):
             return False
         if cl_ord_id == self.cl_ord_id or cl_ord_id in self.earlier_ids:
             return True
-        return is_derived(cl_ord_id) and cl_ord_id in self.fresh_ids()
+        most = SWEEPS_RECOGNISED if self.command.sweep is not None else FRESH_IDS_RECOGNISED
+        return is_derived(cl_ord_id) and cl_ord_id in self.fresh_ids(most)
 
-    def fresh_ids(self) -> list[str]:
+    def fresh_ids(self, most: int = FRESH_IDS_RECOGNISED) -> list[str]:
         """The ids that sends after the first would use (contract 3, reason 3; ``venue.resend_id`` = ``new``)."""
         command_id = self.command.command_id
         if self.command.sweep is not None:
             order_id = self.item.order_id or ""
-            return [derive_sweep_cl_ord_id(command_id, order_id, n) for n in range(FRESH_IDS_RECOGNISED)]
-        return [derive_cl_ord_id(command_id, self.index, n) for n in range(2, FRESH_IDS_RECOGNISED + 2)]
+            return [derive_sweep_cl_ord_id(command_id, order_id, n) for n in range(most)]
+        return [derive_cl_ord_id(command_id, self.index, n) for n in range(2, most + 2)]
 
     @property
     def is_inherited(self) -> bool:

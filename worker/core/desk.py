@@ -11,6 +11,7 @@ from typing import Final, Literal
 from msgspec import Raw
 
 from worker.config import Config
+from worker.core.backoff import retry_wait
 from worker.core.batch import LaneQueue
 from worker.core.cancel import (
     Answer,
@@ -46,7 +47,7 @@ LOOKUPS_PER_REJECT: Final = 2
 _ENDS: Final = frozenset({"canceled", "already_closed", "cancel_rejected"})
 """Verdicts after which a cancel is final."""
 
-Wait = Literal["running", "lookup", "window", "joined"]
+Wait = Literal["running", "anew", "lookup", "window", "joined"]
 
 
 class ReadyClock:
@@ -78,8 +79,9 @@ class Desk:
     handed to nobody: the engine asks ``CommandState.may_be_settled``.
     """
 
-    def __init__(self, config: Config, events: Events, stats: Stats) -> None:
+    def __init__(self, config: Config, events: Events, stats: Stats, worker: str) -> None:
         self._settings = config.venue
+        self._worker = worker
         self._events = events
         self._stats = stats
         self.inflight = Inflight(config.results.memory)
@@ -197,10 +199,13 @@ class Desk:
                     working = None if venue.is_zero(record.leaves_qty) else True
                     self._events.report(cancel, "pending_cancel", record, raw, exec_id, working, now)
                 if waits:
+                    cancel.pending_of = record.cl_ord_id
                     self._wait_pending(cancel, now)
             case "none":
                 if not old:
                     self._events.report(cancel, "report", record, raw, exec_id, live, now)
+                if record.exec_type == "CancelRejected" and record.cl_ord_id == cancel.pending_of and not ours:
+                    self._wait_anew(cancel, now)
             case _:
                 if ours or not old:
                     self._events.report(cancel, "report", record, raw, exec_id, live, now)
@@ -300,6 +305,12 @@ class Desk:
         cancel.due = now.mono + self._settings.report_timeout
         self._set(cancel.due, "running", cancel)
 
+    def _wait_anew(self, cancel: CancelState, now: Now) -> None:
+        """Another's request that was being worked on was refused: the own first report is due, as after a send."""
+        if cancel.phase is Phase.PENDING:
+            cancel.due = now.mono + self._settings.report_timeout
+            self._set(cancel.due, "anew", cancel)
+
     def _set(self, due: float, wait: Wait, cancel: CancelState) -> None:
         self._wait_count += 1
         heapq.heappush(self._waits, (due, self._wait_count, wait, cancel))
@@ -347,12 +358,15 @@ class Desk:
             self._events.doubtful(cancel, cancel.error or CodeError(reason, None, message), now)
 
     def _schedule_lookup(self, cancel: CancelState, now: Now, within: float | None = None) -> None:
-        """The first look-up begins at once, each further one after a growing wait, at most ``within`` seconds."""
+        """The first look-up begins at once, each further one after a growing wait, at most ``within`` seconds.
+
+        The wait is the worker's own, and the same for all its cancels: asked about together they stay together.
+        """
         settings = self._settings
         if cancel.lookups == 0:
             self.doubtful[cancel.command.lane].append(cancel)
             return
-        wait: float = min(settings.lookup_max, settings.lookup_min * 2.0 ** min(cancel.lookups - 1, 30))
+        wait = retry_wait(settings.lookup_min, settings.lookup_max, cancel.lookups, self._worker)
         self._set(now.mono + (wait if within is None else min(wait, within)), "lookup", cancel)
 
     def tick(self, now: Now) -> None:
@@ -392,6 +406,9 @@ class Desk:
         elif wait == "joined":
             if cancel.phase is Phase.PARKED:
                 self.unresolved(cancel, now, "the other cancel that was on its way brought no end")
+        elif wait == "anew":
+            if cancel.due == due and cancel.phase is Phase.PENDING:
+                self.doubt(cancel, "no_report", now)
         elif cancel.due == due and cancel.phase is Phase.RUNNING:
             self.doubt(cancel, "running_request", now, announce=False)
 

@@ -61,9 +61,9 @@ class Engine:
         self._config = config
         self.effects: list[Effect] = []
         self.stats = Stats()
-        self.outbox = Outbox(self.effects, config.results.retry_min, config.results.retry_max)
+        self.outbox = Outbox(self.effects, config.results.retry_min, config.results.retry_max, worker)
         self.events = Events(worker, config.results.reply_to, self.outbox, self.effects, self.stats)
-        self.desk = Desk(config, self.events, self.stats)
+        self.desk = Desk(config, self.events, self.stats, worker)
         self.lookups = Lookups(config.venue, self.desk, self.stats)
         self.book = OpenOrders()
         self.sweeps = Sweeps(config, self.desk, self.events, self.book, self.effects, self.stats)

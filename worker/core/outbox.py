@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from typing import Final
 
+from worker.core.backoff import retry_wait
 from worker.core.clock import Now
 from worker.core.command import CommandState
 from worker.core.effects import Effect, OutEvent
@@ -21,8 +22,9 @@ LANES: Final[tuple[Lane, Lane]] = ("kill", "cancel")
 class Outbox:
     """Unconfirmed events by id, per lane, in the order in which they were made."""
 
-    def __init__(self, effects: list[Effect], retry_min: float, retry_max: float) -> None:
+    def __init__(self, effects: list[Effect], retry_min: float, retry_max: float, worker: str) -> None:
         self._effects = effects
+        self._worker = worker
         self._retry_min = retry_min
         self._retry_max = retry_max
         self._events: dict[Lane, dict[str, OutEvent]] = {"kill": {}, "cancel": {}}
@@ -84,7 +86,7 @@ class Outbox:
         event.in_flight = False
         event.failures += 1
         self.refused[event.event_id] = reason
-        wait: float = min(self._retry_max, self._retry_min * 2.0 ** min(event.failures - 1, 30))
+        wait = retry_wait(self._retry_min, self._retry_max, event.failures, self._worker, event.event_id)
         self._retry_count += 1
         heapq.heappush(self._retries, (now.mono + wait, self._retry_count, event))
         return wait

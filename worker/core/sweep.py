@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from worker.core.cancel import Answer, CancelState, Phase, is_derived
+from worker.core.cancel import SWEEPS_RECOGNISED, Answer, CancelState, Phase, is_derived
 from worker.core.clock import Now
 from worker.core.command import CommandState
 from worker.core.session import Ending, SessionState, Subscription
@@ -40,9 +40,6 @@ WAITING_ROUND_S: Final = 1.0
 
 FRUITLESS_ROUNDS: Final = 6
 """After so many rounds in a row that closed nothing although every cancel came to its end, the mass cancel ends."""
-
-SWEEPS_RECOGNISED: Final = 64
-"""Up to which number a sweep's ClOrdID is recognised after a crash; what a later one canceled, the snapshots show."""
 
 REPLAY_FIRST_S: Final = 2.0
 """After a redelivery the replay of reports comes before the first snapshot, but holds it up no longer than this."""
