@@ -616,6 +616,23 @@ def test_a_new_list_drops_from_the_book_what_it_does_not_show() -> None:
     assert first_sweep(driver) == ["order-2"]
 
 
+def test_a_list_that_costs_one_session_after_the_other_is_left_alone_for_a_while() -> None:
+    """Too large for one message, say: sessions that end as soon as they are ready would carry no cancel at all."""
+    driver = Driver(sessions=0)
+    driver.listing = False
+    for number in (1, 2, 3, 4):
+        driver.connect()
+        driver.lose(number, "closed with 1009")
+        driver.advance(1)
+    assert len(driver.listings()) == 2
+    driver.advance(60)
+    driver.listing = True
+    for number in (5, 6):
+        driver.connect()
+        driver.lose(number)
+    assert len(driver.listings()) == 4, "what has worked once is done at every session's start again"
+
+
 def test_the_book_can_be_turned_off() -> None:
     driver = listed(order("New", OrderID="order-1"), kill={"read_orders": False})
     assert driver.listings() == []
