@@ -45,6 +45,9 @@ SEARCH_AGAIN_S: Final = 1.0
 SEARCHES: Final = 3
 """After so many the deadline decides: once it has passed nothing is sent, so the worst is one more equal final."""
 
+LAST_LOOKS: Final = 6
+"""After the deadline a list is begun anew when its session is lost, so many times in all."""
+
 LISTS_LOST: Final = 2
 """So many sessions in a row may be lost while they read the list for the book: it may be what costs them."""
 
@@ -386,12 +389,16 @@ class Sweeps:
             if self._lists_lost >= LISTS_LOST:
                 self._list_from = now.mono + LIST_AGAIN_S
             self._listed_on = self._listing = None
-        for sweep in self._running.values():
-            if sweep.snapshot is not None and sweep.snapshot.session is session:
-                sweep.snapshot = None
+        for sweep in list(self._running.values()):
             if sweep.recovery is not None and sweep.recovery.session is session:
                 self._doubt_recovered(sweep, now)
                 sweep.recovery = None
+            if sweep.snapshot is not None and sweep.snapshot.session is session:
+                sweep.last_looks_lost += sweep.snapshot.after_deadline
+                sweep.snapshot = None
+                if sweep.last_looks_lost >= LAST_LOOKS:
+                    sweep.not_proven = "session after session was lost while the list was read"
+                    self._finish(sweep, "mass_incomplete", incomplete_error(sweep, now, "not_proven"), now)
 
     # -- the final
 
