@@ -190,6 +190,24 @@ def test_a_bad_record_in_the_list_is_no_proof() -> None:
     assert mass_final(driver)["error"]["code"] == "not_proven"
 
 
+def test_a_list_that_costs_every_session_does_not_keep_the_mass_cancel_for_ever() -> None:
+    """Before its deadline it goes on trying; after it, a few times more."""
+    driver = Driver(kill={"read_orders": False})
+    opened(driver, 1)
+    driver.answering = False
+    delivery = sweep(driver, headers={"deadline": format_utc(START_US + 10 * SECOND)})
+    lost = 0
+    while not driver.finals("mass") and lost < 30:
+        lost += 1
+        driver.lose(lost)
+        driver.connect()
+        driver.advance(1)
+    assert (lost, mass_final(driver)["error"]["code"]) == (16, "not_proven")
+    driver.confirm()
+    assert driver.settlement(delivery) == "dead_letter"
+    assert list(driver.left_over()) == []
+
+
 def test_survivors_are_named_and_their_rejects_are_reports_until_the_end() -> None:
     driver = Driver()
     opened(driver, 1, 2)
@@ -625,6 +643,23 @@ def test_a_new_list_drops_from_the_book_what_it_does_not_show() -> None:
     driver.lose(1)
     driver.connect()
     assert first_sweep(driver) == ["order-2"]
+
+
+def test_a_list_that_costs_one_session_after_the_other_is_left_alone_for_a_while() -> None:
+    """Too large for one message, say: sessions that end as soon as they are ready would carry no cancel at all."""
+    driver = Driver(sessions=0)
+    driver.listing = False
+    for number in (1, 2, 3, 4):
+        driver.connect()
+        driver.lose(number, "closed with 1009")
+        driver.advance(1)
+    assert len(driver.listings()) == 2
+    driver.advance(60)
+    driver.listing = True
+    for number in (5, 6):
+        driver.connect()
+        driver.lose(number)
+    assert len(driver.listings()) == 4, "what has worked once is done at every session's start again"
 
 
 def test_the_book_can_be_turned_off() -> None:

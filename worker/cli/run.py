@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from types import FrameType
+
 import click
 
 from worker.cli.loading import load_config
@@ -31,6 +35,13 @@ def command(context: click.Context) -> int:
     It waits for a broker or a venue that cannot be reached. Logs go to standard output, one line an event; whether it
     works is told by /readyz on ops.host and ops.port.
     """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _not_begun)
     from worker.app import run
 
     return run(load_config(context))
+
+
+def _not_begun(number: int, frame: FrameType | None) -> None:
+    """A signal while the worker is still being loaded: nothing was taken, so there is nothing to finish."""
+    sys.exit(0)

@@ -218,7 +218,9 @@ def lookup_start(cancel: CancelState, lookback_s: float, overlap_s: float, now: 
     """Where the replay for ``cancel`` begins, in UTC microseconds: enqueued minus overlap, at most lookback ago (6)."""
     earliest = now.utc_us - int(lookback_s * 1e6)
     enqueued = cancel.command.context.enqueued_us
-    return earliest if enqueued is None else max(earliest, enqueued - int(overlap_s * 1e6))
+    if enqueued is None or enqueued > now.utc_us:  # a clock that runs ahead tells nothing
+        return earliest
+    return max(earliest, enqueued - int(overlap_s * 1e6))
 
 
 def start_date(utc_us: int, clock_offset_us: int) -> str:

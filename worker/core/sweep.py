@@ -237,6 +237,7 @@ class Sweep:
         self.recovery: Recovery | None = None
         self.recovered = not command.redelivered
         self.vain_replays = 0
+        self.last_looks_lost = 0
         self.next_replay = now.mono
         self.list_ended = -inf
         self.snapshots_from = now.mono

@@ -45,6 +45,15 @@ SEARCH_AGAIN_S: Final = 1.0
 SEARCHES: Final = 3
 """After so many the deadline decides: once it has passed nothing is sent, so the worst is one more equal final."""
 
+LAST_LOOKS: Final = 6
+"""After the deadline a list is begun anew when its session is lost, so many times in all."""
+
+LISTS_LOST: Final = 2
+"""So many sessions in a row may be lost while they read the list for the book: it may be what costs them."""
+
+LIST_AGAIN_S: Final = 60.0
+"""Wait before it is tried again then. The book is a convenience; the sessions are not."""
+
 
 class Sweeps:
     """The mass cancels under way, oldest first."""
@@ -63,6 +72,8 @@ class Sweeps:
         self._clock_offset_us = 0
         self._listing: Listing | None = None
         self._listed_on: SessionState | None = None
+        self._lists_lost = 0
+        self._list_from = 0.0
 
     def __len__(self) -> int:
         return len(self._running)
@@ -142,7 +153,7 @@ class Sweeps:
         From then on the reports keep it, so that a mass cancel can send before any list has come (contract section 5).
         """
         self._clock_offset_us = session.clock_offset_us
-        if self._listed_on is not None or not self._config.kill.read_orders:
+        if self._listed_on is not None or not self._config.kill.read_orders or now.mono < self._list_from:
             return
         self._listed_on, self._listing = session, Listing(session, self._book.ids())
         self._subscribe_orders(session, self._listing, now)
@@ -153,6 +164,7 @@ class Sweeps:
         if listing is not self._listing:
             return
         self._listing = None
+        self._lists_lost = 0
         if sub.ended == "venue" and not listing.spoiled and self._config.venue.statuses_form == "none":
             self._book.check(listing.held, listing.open)
         fields: dict[str, object] = {"open": len(listing.open), "book": len(self._book), "ended": sub.ended}
@@ -373,13 +385,20 @@ class Sweeps:
     def session_lost(self, session: SessionState, now: Now) -> None:
         """A snapshot or replay on a lost session proves nothing: it is begun anew."""
         if self._listed_on is session:
+            self._lists_lost += self._listing is not None
+            if self._lists_lost >= LISTS_LOST:
+                self._list_from = now.mono + LIST_AGAIN_S
             self._listed_on = self._listing = None
-        for sweep in self._running.values():
-            if sweep.snapshot is not None and sweep.snapshot.session is session:
-                sweep.snapshot = None
+        for sweep in list(self._running.values()):
             if sweep.recovery is not None and sweep.recovery.session is session:
                 self._doubt_recovered(sweep, now)
                 sweep.recovery = None
+            if sweep.snapshot is not None and sweep.snapshot.session is session:
+                sweep.last_looks_lost += sweep.snapshot.after_deadline
+                sweep.snapshot = None
+                if sweep.last_looks_lost >= LAST_LOOKS:
+                    sweep.not_proven = "session after session was lost while the list was read"
+                    self._finish(sweep, "mass_incomplete", incomplete_error(sweep, now, "not_proven"), now)
 
     # -- the final
 
