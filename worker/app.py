@@ -161,7 +161,7 @@ class Worker:
             exposition,
             {**self.consumers},
             {**self.publishers},
-            lambda: self.pool.last_errors,
+            self.pool,
             config.venue.sessions,
         )
         self.ops = OpsServer(config.ops.host, config.ops.port, self.view) if config.ops.port else None

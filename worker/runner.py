@@ -245,7 +245,6 @@ class Runner:
         self._consumers[effect.delivery.lane].settle(effect.delivery, effect.how)
 
     def _reply(self, effect: Reply) -> None:
-        self.engine.stats.replies += 1
         self._publishers[effect.event.lane].reply(effect.event, effect.reply_to)
 
     def _consume(self, effect: Consume) -> None:

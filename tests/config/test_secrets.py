@@ -54,6 +54,7 @@ def test_secrets_compare_by_their_text() -> None:
         ("amqp://me:p/w@x@rabbit/", "amqp://me:***@rabbit/"),
         ("amqp://me:p,w@rabbit/", "amqp://me:***@rabbit/"),
         ("cannot reach amqp://me:pw@rabbit: refused", "cannot reach amqp://me:***@rabbit: refused"),
+        ("amqp:/me:pw@rabbit: cannot read", "amqp:/me:***@rabbit: cannot read"),
         ("amqp://:pw@rabbit", "amqp://:***@rabbit"),
         ("wss://wss.prime.kraken.com/ws/v1", "wss://wss.prime.kraken.com/ws/v1"),
         ("amqp://rabbit:5672/", "amqp://rabbit:5672/"),

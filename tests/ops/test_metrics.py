@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from prometheus_client import Metric
@@ -31,6 +32,13 @@ def test_every_number_of_stats_is_shown_and_nothing_else() -> None:
     shown = [row.field for row in (*COUNTERS, *GAUGES, *HISTOGRAMS)]
     assert sorted(shown) == sorted(Stats.__struct_fields__)
     assert len(set(shown)) == len(shown)
+
+
+def test_every_number_is_counted_by_something() -> None:
+    """A metric that nothing counts would stand at 0 for ever, and nobody would know."""
+    package = Path(__file__).resolve().parents[2] / "worker"
+    code = "\n".join(path.read_text() for path in package.rglob("*.py") if path.name not in {"stats.py", "metrics.py"})
+    assert [name for name in Stats.__struct_fields__ if not re.search(rf"stats\.{name}\b", code)] == []
 
 
 def test_names_help_and_units_are_as_promtool_wants_them() -> None:

@@ -8,9 +8,10 @@ from typing import NoReturn
 MASK = "***"
 
 # The password of any URL inside a text: from the colon after the user to the last @ before a blank, the end, or the
-# next URL of a list. Greedy on purpose: a raw / or @ in a password is a mistake, but must not show the rest of it.
+# next URL of a list; one slash will do, as in a URL that was taken for a path. Greedy on purpose: a raw / or @ in a
+# password is a mistake, but must not show the rest of it.
 _URL_PASSWORD = re.compile(
-    r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@]*):\S*?@(?=[^\s@]*(?:,\s*[A-Za-z][A-Za-z0-9+.-]*://|\s|\Z))"
+    r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://?[^\s/?#:@]*):\S*?@(?=[^\s@]*(?:,\s*[A-Za-z][A-Za-z0-9+.-]*://|\s|\Z))"
 )
 
 

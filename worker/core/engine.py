@@ -118,6 +118,7 @@ class Engine:
     def event_confirmed(self, event: OutEvent, now: Now) -> None:
         """The broker stored the event in at least one queue: ``Basic.Ack`` without an earlier ``Basic.Return``."""
         self.stats.events_confirmed[event.lane] += 1
+        self.stats.confirm_delay.observe(now.mono - event.made_mono)
         self.intake.confirmed(event, now)
         if self.stopping:
             self._stop_if_done(now)

@@ -160,7 +160,7 @@ class Stats(Struct):
     error_frames: int = 0
     bad_frames: int = 0  # messages that could not be read
     bad_records: int = 0  # records that could not, in a frame that could
-    session_attempts: int = 0  # log-ins begun
+    session_attempts: int = 0  # log-ins tried
     session_refusals: int = 0  # upgrades answered with another status than 101
     session_losses: int = 0  # sessions that ended
     sessions_wanted: int = 0  # gauge
@@ -174,7 +174,7 @@ class Stats(Struct):
     events_returned: Counts = field(default_factory=_by_lane)  # {lane} no queue was bound for it
     replies: int = 0  # copies of finals sent to ``reply_to``
     replies_returned: int = 0  # those that found no queue
-    link_attempts: Counts = field(default_factory=lambda: Counts(LINKS))  # {link} connects begun
+    link_attempts: Counts = field(default_factory=lambda: Counts(LINKS))  # {link} connects that came up or failed
     link_losses: Counts = field(default_factory=lambda: Counts(LINKS))  # {link} connections lost
     link_connected: Counts = field(default_factory=lambda: Counts(LINKS))  # {link} gauge, 0 or 1
     link_blocked: Counts = field(default_factory=lambda: Counts(LINKS))  # {link} gauge, 0 or 1: Connection.Blocked
@@ -193,4 +193,4 @@ class Stats(Struct):
     send_delay: dict[str, Histogram] = field(default_factory=_delay_by_lane)  # {lane} command received to frame written
     first_report: Histogram = field(default_factory=Histogram)  # frame written to the cancel's first report
     final_delay: dict[str, Histogram] = field(default_factory=_delay_by_lane)  # {lane} received to final decided
-    confirm_delay: Histogram = field(default_factory=Histogram)  # event published to confirmed
+    confirm_delay: Histogram = field(default_factory=Histogram)  # event made to confirmed

@@ -56,7 +56,7 @@ COUNTERS: Final = (
     _Row("error_frames", "error_frames", "Error frames of the venue."),
     _Row("bad_frames", "bad_frames", "Messages of the venue that could not be read."),
     _Row("bad_records", "bad_records", "Records that could not be read, in messages that could."),
-    _Row("session_attempts", "session_attempts", "Log-ins to the venue begun."),
+    _Row("session_attempts", "session_attempts", "Log-ins to the venue tried."),
     _Row("session_refusals", "session_refusals", "Log-ins that the venue answered with another status than 101."),
     _Row("session_losses", "session_losses", "Sessions with the venue that ended."),
     _Row("events_published", "events_published", "Events published, retries included.", "lane"),
@@ -65,7 +65,7 @@ COUNTERS: Final = (
     _Row("events_returned", "events_returned", "Events for which no queue was bound.", "lane"),
     _Row("replies", "replies", "Finals also sent to a reply queue."),
     _Row("replies_returned", "replies_returned", "Finals whose reply queue was missing."),
-    _Row("link_attempts", "link_attempts", "Connects to the broker begun.", "link"),
+    _Row("link_attempts", "link_attempts", "Connects to the broker that came up or failed.", "link"),
     _Row("link_losses", "link_losses", "Connections to the broker lost.", "link"),
 )
 
@@ -90,7 +90,7 @@ HISTOGRAMS: Final = (
     _Row("send_delay", "send_delay_seconds", "From a command received to its cancel written to the venue.", "lane"),
     _Row("first_report", "first_report_seconds", "From a cancel written to its first report."),
     _Row("final_delay", "final_delay_seconds", "From a command received to the final of a cancel decided.", "lane"),
-    _Row("confirm_delay", "confirm_delay_seconds", "From an event published to confirmed."),
+    _Row("confirm_delay", "confirm_delay_seconds", "From an event made to confirmed, retries included."),
 )
 
 

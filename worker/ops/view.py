@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import monotonic, time_ns
 from typing import Any, Final, Protocol
 
@@ -17,6 +17,27 @@ CONFIRM_OVERDUE_S: Final = 5.0
 """An event that waits longer for its confirm makes the worker not ready (faults A24): publishing is what counts."""
 
 
+class LinkCounts(Protocol):
+    """How often a link came up, was lost, and failed to come up."""
+
+    ups: int
+    losses: int
+    failures: int
+
+
+class ConsumerCounts(LinkCounts, Protocol):
+    """What a lane's consumer counts, as far as it is shown."""
+
+    stale_settlements: int
+
+
+class PublisherCounts(LinkCounts, Protocol):
+    """What a lane's publisher counts, as far as it is shown."""
+
+    replies: int
+    replies_returned: int
+
+
 class ConsumerState(Protocol):
     """A lane's consumer, as far as it is shown."""
 
@@ -24,6 +45,8 @@ class ConsumerState(Protocol):
     def state(self) -> str: ...
     @property
     def last_error(self) -> str | None: ...
+    @property
+    def stats(self) -> ConsumerCounts: ...
 
 
 class PublisherState(Protocol):
@@ -35,6 +58,18 @@ class PublisherState(Protocol):
     def last_error(self) -> str | None: ...
     @property
     def blocked_reason(self) -> str | None: ...
+    @property
+    def stats(self) -> PublisherCounts: ...
+
+
+class PoolState(Protocol):
+    """The pool of sessions, as far as it is shown."""
+
+    attempts: int
+    refusals: int
+
+    @property
+    def last_errors(self) -> Mapping[int, str]: ...
 
 
 class WorkerView:
@@ -49,7 +84,7 @@ class WorkerView:
         exposition: Exposition,
         consumers: Mapping[Lane, ConsumerState],
         publishers: Mapping[Lane, PublisherState],
-        session_errors: Callable[[], Mapping[int, str]],
+        pool: PoolState,
         sessions_wanted: int,
     ) -> None:
         self._engine = engine
@@ -59,7 +94,7 @@ class WorkerView:
         self._exposition = exposition
         self._consumers = consumers
         self._publishers = publishers
-        self._session_errors = session_errors
+        self._pool = pool
         self._started_us = time_ns() // 1000
         engine.stats.sessions_wanted = sessions_wanted
         self.topology_problem: str | None = "the topology has not been checked yet"
@@ -73,7 +108,7 @@ class WorkerView:
         if self.topology_problem is not None:
             reasons.append(f"topology: {self.topology_problem}")
         if not engine.sessions.ready:
-            why = "; ".join(dict.fromkeys(self._session_errors().values())) or engine.sessions.last_loss
+            why = "; ".join(dict.fromkeys(self._pool.last_errors.values())) or engine.sessions.last_loss
             reasons.append(f"no venue session is ready{f': {why}' if why else ''}")
         for lane in LANES:
             consumer, publisher = self._consumers[lane], self._publishers[lane]
@@ -118,7 +153,7 @@ class WorkerView:
         return self._exposition.text(accept)
 
     def refresh(self) -> None:
-        """Bring the gauges up to date: they are read, not kept."""
+        """Bring up to date what is read, not kept: the gauges, and what the shells count themselves."""
         engine, now_us = self._engine, time_ns() // 1000
         stats = engine.stats
         held = engine.intake.counts()
@@ -131,9 +166,21 @@ class WorkerView:
             stats.unsettled[lane] = held[lane]
             received_us = oldest[lane]
             stats.oldest_command_s[lane] = 0.0 if received_us is None else max(0.0, (now_us - received_us) / 1e6)
-            stats.link_connected[f"consume_{lane}"] = int(self._consumers[lane].state != "down")
-            stats.link_connected[f"publish_{lane}"] = int(self._publishers[lane].state != "down")
-            stats.link_blocked[f"publish_{lane}"] = int(self._publishers[lane].blocked_reason is not None)
+            consumer, publisher = self._consumers[lane], self._publishers[lane]
+            stats.link_connected[f"consume_{lane}"] = int(consumer.state != "down")
+            stats.link_connected[f"publish_{lane}"] = int(publisher.state != "down")
+            stats.link_blocked[f"publish_{lane}"] = int(publisher.blocked_reason is not None)
+            self._count_link(f"consume_{lane}", consumer.stats)
+            self._count_link(f"publish_{lane}", publisher.stats)
+        stats.stale_settlements = sum(consumer.stats.stale_settlements for consumer in self._consumers.values())
+        stats.replies = sum(publisher.stats.replies for publisher in self._publishers.values())
+        stats.replies_returned = sum(publisher.stats.replies_returned for publisher in self._publishers.values())
+        stats.session_attempts, stats.session_refusals = self._pool.attempts, self._pool.refusals
+
+    def _count_link(self, link: str, counted: LinkCounts) -> None:
+        stats = self._engine.stats
+        stats.link_attempts[link] = counted.ups + counted.failures
+        stats.link_losses[link] = counted.losses
 
 
 def _because(error: str | None, state: str) -> str:

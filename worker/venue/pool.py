@@ -90,6 +90,9 @@ class Pool:
         self._attempt: asyncio.Task[None] | None = None
         self.last_errors: dict[int, str] = {}
         """Per slot, why it has no ready session; for the status page."""
+        self.attempts = 0
+        """Log-ins tried, for the metrics; of them ``refusals`` were answered with another status than 101."""
+        self.refusals = 0
 
     # ---- what the runner asks for ----------------------------------------------------------------------------------
 
@@ -172,6 +175,7 @@ class Pool:
         return None
 
     async def _try(self, slot: _Slot) -> None:
+        self.attempts += 1
         self._attempt = asyncio.create_task(self._make(slot), name=f"venue-attempt-{slot.number}")
         try:
             await self._attempt
@@ -231,6 +235,7 @@ class Pool:
         failure: Failure = "failed"
         retry_after = 0.0
         if isinstance(error, VenueRefusedError):
+            self.refusals += 1
             if error.status in (429, 503):
                 retry_after = min(error.retry_after_s or 0.0, RETRY_AFTER_MOST)
             elif 300 <= error.status < 500 or error.status in self._venue.fatal_statuses:
