@@ -129,7 +129,8 @@ def test_an_order_found_closed_by_its_client_id_has_its_reports_read_by_its_orde
 
 
 @pytest.mark.parametrize(
-    ("age_s", "start_s_ago"), [(None, 900), (0, 60), (100, 160), (839, 899), (841, 900), (5000, 900), (-500, -440)]
+    ("age_s", "start_s_ago"),
+    [(None, 900), (0, 60), (100, 160), (839, 899), (841, 900), (5000, 900), (-50, 10), (-500, 900)],
 )
 def test_a_look_up_starts_at_the_commands_time_minus_overlap_at_most_lookback_ago(
     age_s: int | None, start_s_ago: int

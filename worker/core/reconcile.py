@@ -215,10 +215,15 @@ def conclude(cancel: CancelState, record: Record | None, absence_proven: bool) -
 
 
 def lookup_start(cancel: CancelState, lookback_s: float, overlap_s: float, now: Now) -> int:
-    """Where the replay for ``cancel`` begins, in UTC microseconds: enqueued minus overlap, at most lookback ago (6)."""
+    """Where the replay for ``cancel`` begins, in UTC microseconds: enqueued minus overlap, at most lookback ago (6).
+
+    A command that comes from the future was stamped by a clock that is not ours: its time says nothing.
+    """
     earliest = now.utc_us - int(lookback_s * 1e6)
-    enqueued = cancel.command.context.enqueued_us
-    return earliest if enqueued is None else max(earliest, enqueued - int(overlap_s * 1e6))
+    enqueued, overlap_us = cancel.command.context.enqueued_us, int(overlap_s * 1e6)
+    if enqueued is None or enqueued - overlap_us > now.utc_us:
+        return earliest
+    return max(earliest, enqueued - overlap_us)
 
 
 def start_date(utc_us: int, clock_offset_us: int) -> str:
