@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.driver import START_US, Driver
-from tests.core.payloads import item
+from tests.core.driver import Driver
+from tests.core.payloads import START_US, item
 from worker.wire.timestamp import format_utc
 
 SECOND = 1_000_000
