@@ -80,8 +80,8 @@ async def test_what_large_commands_weigh_is_not_kept(stage: Stage) -> None:
 async def test_out_of_memory_it_ends_and_the_next_one_finishes(stage: Stage) -> None:
     """A hard limit ends it in the middle of a step, by whatever the allocator makes of that."""
     await stage.open(Script(behaviour=Behaviour(pending=False)))
-    worker = await stage.start(venue__rate_limit=200.0)
-    _limit(worker, resource.RLIMIT_DATA, _bytes(worker, "VmData") + 5_000_000)
+    worker = await stage.start(venue__rate_limit=500.0)
+    _limit(worker, resource.RLIMIT_DATA, _bytes(worker, "VmData") + 12_000_000)
     orders = stage.place(6000)
     for n in range(0, 6000, 500):
         await stage.publish([cancel_of(order_id) for order_id in orders[n : n + 500]])
