@@ -11,7 +11,7 @@ import pytest
 from tests.process.harness import AUDIT, COMMANDS, DEAD, RESULTS, Seen, Stage, cancel_of
 from tests.support.broker import Broker
 from tests.support.timing import SECOND, eventually
-from worker.demo.node import NodeMissingError, PrivateNode
+from worker.demo.node import PrivateNode
 from worker.simulator import Behaviour, Script
 
 
@@ -351,42 +351,28 @@ async def test_sigterm_while_the_broker_is_gone_ends_within_the_grace(own_stage:
     stage.check_no_blind_resend()
 
 
-@pytest.fixture
-async def impatient_node() -> AsyncIterator[PrivateNode]:
-    """A node that closes the channel of a consumer which holds a delivery for longer than 3 s."""
-    try:
-        node = PrivateNode(settings={"consumer_timeout": "3000"})
-    except NodeMissingError:
-        pytest.skip("needs a node of ours")
-    async with node:
-        await node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
-        yield node
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("hold_limit", [900.0, 1.0])
-async def test_what_is_held_for_long_goes_on_and_its_redelivery_joins_it(
-    impatient_node: PrivateNode, tmp_path: Path, hold_limit: float
-) -> None:
+async def test_what_is_held_for_long_goes_on_and_its_redelivery_joins_it(own_stage: Stage, hold_limit: float) -> None:
     """One attempt goes on, and a cancel is sent once (faults A12, I7).
 
     The broker's ack timeout closes the channel of a worker that holds on (900); one that hands back in time never
     sees it.
     """
-    async with Broker.on(impatient_node) as broker, Stage(broker, tmp_path) as stage:
-        await stage.open(Script(behaviour=Behaviour(pending=False, delay=9.0)))
-        worker = await stage.start(broker__hold_limit=hold_limit, venue__report_timeout=60.0)
-        slow = await stage.publish_each(stage.place(5))
-        await stage.venue.until(lambda: len(stage.venue.cancels) == 5, 10 * SECOND)
-        await stage.settled(40 * SECOND)
-        await worker.until_ready(10 * SECOND)
-        await stage.end_all()
-        finals = stage.check_finals(once=True)
-        assert {finals[c, 0].outcome for c in slow} == {"canceled"}
-        assert max(stage.sends().values()) == 1
-        stage.check_truth()
-        closed = [e["reason"] for e in worker.log_events("consumer_lost") if "timeout" in str(e["reason"])]
-        assert bool(closed) is (hold_limit == 900.0), closed
+    stage = own_stage
+    for key, ms in (("consumer_timeout", 3000), ("channel_tick_interval", 500)):
+        await _node(stage).ctl("eval", f"application:set_env(rabbit, {key}, {ms}).")
+    await stage.open(Script(behaviour=Behaviour(pending=False, delay=9.0)))
+    worker = await stage.start(broker__hold_limit=hold_limit, venue__report_timeout=60.0)
+    await stage.publish_each(stage.place(5))
+    await stage.settled(40 * SECOND)
+    await worker.until_ready(10 * SECOND)
+    await stage.end_all()
+    assert {e.outcome for e in stage.check_finals(once=True).values()} == {"canceled"}
+    assert max(stage.sends().values()) == 1
+    stage.check_truth()
+    closed = [e for e in worker.log_events("consumer_lost") if "timed out" in str(e["reason"])]
+    assert bool(closed) is (hold_limit == 900.0), closed
 
 
 async def test_the_commands_queue_is_deleted_and_made_again(stage: Stage) -> None:
