@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import AUDIT, COMMANDS, DEAD, RESULTS, Seen, Stage, cancel_of
+from tests.process.harness import AUDIT, COMMANDS, DEAD, RESULTS, Seen, Stage, Worker, cancel_of
 from tests.support.broker import Broker
 from tests.support.timing import SECOND, eventually
 from worker.demo.node import PrivateNode
@@ -26,6 +26,12 @@ def _node(stage: Stage) -> PrivateNode:
     if stage.broker.node is None:
         pytest.skip("needs a node of ours")
     return stage.broker.node
+
+
+def _lost_by(worker: Worker, reason: str) -> set[tuple[str, str]]:
+    """The links (consumer or publisher, lane) that were lost for this reason."""
+    names = ("consumer_lost", "publisher_lost")
+    return {(name, e["lane"]) for name in names for e in worker.log_events(name) if reason in str(e["reason"])}
 
 
 @pytest.mark.slow
@@ -103,7 +109,11 @@ async def test_a_frozen_broker_is_noticed_and_nothing_is_lost(own_stage: Stage) 
     await stage.publish_each(stage.place(20))
     node.pause()
     try:
-        await worker.until_unready("lane", 15 * SECOND)
+        began = time.monotonic()
+        # Each of the four links by itself, whether anything waits for an answer on it or not.
+        await eventually(lambda: len(_lost_by(worker, "nothing heard from the broker")) == 4, 15 * SECOND)
+        assert time.monotonic() - began < 3 * (1 + 1) + SECOND, "3 x (heartbeat + 1) (faults A17)"
+        assert await worker.until_unready("is not consumed") and await worker.until_unready("cannot publish")
     finally:
         node.resume()
     await worker.until_ready(60 * SECOND)
