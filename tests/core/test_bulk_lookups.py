@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.core.driver import Driver, delivered
-from tests.core.payloads import START_US, Fields, cancel_body, item, order, report
+from tests.core.payloads import Fields, cancel_body, item, order, report
 from worker.core import listing
 from worker.core.facts import Delivery
 from worker.core.listing import SERVES_S
