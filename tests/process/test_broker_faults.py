@@ -10,6 +10,7 @@ import pytest
 
 from tests.process.harness import AUDIT, COMMANDS, DEAD, RESULTS, Seen, Stage, Worker, cancel_of
 from tests.support.broker import Broker
+from tests.support.proxy import Proxy
 from tests.support.timing import SECOND, eventually
 from worker.demo.node import PrivateNode
 from worker.simulator import Behaviour, Script
@@ -122,6 +123,25 @@ async def test_a_frozen_broker_is_noticed_and_nothing_is_lost(own_stage: Stage) 
     assert len(stage.check_finals(once=False)) == 40
     stage.check_truth()
     stage.check_no_blind_resend()
+
+
+async def test_acks_that_never_arrive_bring_the_same_finals_again(stage: Stage) -> None:
+    """After every confirm the line swallows what the consumer says: an ack is only a write (faults A7, I12)."""
+    await stage.open(Script(behaviour=Behaviour(pending=False, delay=0.5)))
+    async with Proxy(stage.broker.url) as proxy:
+        worker = await stage.start(broker__url=proxy.url, broker__heartbeat=1)
+        commands = await stage.publish_each(stage.place(20))
+        await stage.venue.until(lambda: len(stage.venue.cancels) == 20, 10 * SECOND)
+        assert proxy.lose_what_is_said(b"consume cancel") == 1
+        await eventually(lambda: not stage.missing(), 10 * SECOND)
+        # The broker hears nothing of it, not even a heartbeat, and gives all of them back.
+        await eventually(lambda: len(stage.events.finals()) == 40, 20 * SECOND)
+        await worker.until_ready()
+        await stage.empty()
+        await stage.end_all()
+    stage.check_finals(once=False)
+    assert {len({e.raw for e in stage.events.of(c)}) for c in commands} == {1}, "repeated byte for byte"
+    assert max(stage.sends().values()) == 1
 
 
 async def test_nothing_is_published_before_the_audit_stream_is_there(stage: Stage) -> None:
