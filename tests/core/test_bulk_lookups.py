@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.core.driver import Driver, delivered
-from tests.core.payloads import START_US, Fields, cancel_body, item, order, report
+from tests.core.payloads import Fields, cancel_body, item, order, report
 from worker.core import listing
 from worker.core.facts import Delivery
 from worker.core.listing import SERVES_S
@@ -110,7 +110,7 @@ def test_ten_thousand_cancels_are_asked_about_by_one_list_and_a_replay_for_each_
 def test_the_list_does_not_spare_the_replay_and_the_replay_reaches_back_to_before_the_list() -> None:
     driver = Driver(venue={"overlap": 60.0, "lookback": 900.0})
     driver.orders = working(1, 40)
-    stamp = START_US // SECOND
+    stamp = driver.utc_us // SECOND
     driver.deliver(*(item(n) for n in numbered(1, 20)), id="first", redelivered=True, timestamp_s=stamp)
     listed_at = driver.utc_us
     driver.advance(3)

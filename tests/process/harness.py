@@ -188,6 +188,7 @@ class Worker:
     def __init__(self, environment: dict[str, str], port: int, log: Path) -> None:
         self.port = port
         self.log_path = log
+        self.command: Sequence[str] = (sys.executable, "-m", "worker", "run")
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self.started_at = 0.0
@@ -197,7 +198,7 @@ class Worker:
         with self.log_path.open("ab") as log:
             self.started_at = time.monotonic()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "worker", "run"],
+                self.command,
                 cwd=REPOSITORY,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

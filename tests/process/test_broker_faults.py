@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import AUDIT, COMMANDS, DEAD, RESULTS, Seen, Stage, cancel_of
+from tests.process.harness import AUDIT, COMMANDS, DEAD, RESULTS, Seen, Stage, Worker, cancel_of
 from tests.support.broker import Broker
+from tests.support.proxy import Proxy
 from tests.support.timing import SECOND, eventually
-from worker.demo.node import NodeMissingError, PrivateNode
+from worker.demo.node import PrivateNode
 from worker.simulator import Behaviour, Script
 
 
@@ -26,6 +27,12 @@ def _node(stage: Stage) -> PrivateNode:
     if stage.broker.node is None:
         pytest.skip("needs a node of ours")
     return stage.broker.node
+
+
+def _lost_by(worker: Worker, reason: str) -> set[tuple[str, str]]:
+    """The links (consumer or publisher, lane) that were lost for this reason."""
+    names = ("consumer_lost", "publisher_lost")
+    return {(name, e["lane"]) for name in names for e in worker.log_events(name) if reason in str(e["reason"])}
 
 
 @pytest.mark.slow
@@ -103,7 +110,11 @@ async def test_a_frozen_broker_is_noticed_and_nothing_is_lost(own_stage: Stage) 
     await stage.publish_each(stage.place(20))
     node.pause()
     try:
-        await worker.until_unready("lane", 15 * SECOND)
+        began = time.monotonic()
+        # Each of the four links by itself, whether anything waits for an answer on it or not.
+        await eventually(lambda: len(_lost_by(worker, "nothing heard from the broker")) == 4, 15 * SECOND)
+        assert time.monotonic() - began < 3 * (1 + 1) + SECOND, "3 x (heartbeat + 1) (faults A17)"
+        assert await worker.until_unready("is not consumed") and await worker.until_unready("cannot publish")
     finally:
         node.resume()
     await worker.until_ready(60 * SECOND)
@@ -112,6 +123,25 @@ async def test_a_frozen_broker_is_noticed_and_nothing_is_lost(own_stage: Stage) 
     assert len(stage.check_finals(once=False)) == 40
     stage.check_truth()
     stage.check_no_blind_resend()
+
+
+async def test_acks_that_never_arrive_bring_the_same_finals_again(stage: Stage) -> None:
+    """After every confirm the line swallows what the consumer says: an ack is only a write (faults A7, I12)."""
+    await stage.open(Script(behaviour=Behaviour(pending=False, delay=0.5)))
+    async with Proxy(stage.broker.url) as proxy:
+        worker = await stage.start(broker__url=proxy.url, broker__heartbeat=1)
+        commands = await stage.publish_each(stage.place(20))
+        await stage.venue.until(lambda: len(stage.venue.cancels) == 20, 10 * SECOND)
+        assert proxy.lose_what_is_said(b"consume cancel") == 1
+        await eventually(lambda: not stage.missing(), 10 * SECOND)
+        # The broker hears nothing of it, not even a heartbeat, and gives all of them back.
+        await eventually(lambda: len(stage.events.finals()) == 40, 20 * SECOND)
+        await worker.until_ready()
+        await stage.empty()
+        await stage.end_all()
+    stage.check_finals(once=False)
+    assert {len({e.raw for e in stage.events.of(c)}) for c in commands} == {1}, "repeated byte for byte"
+    assert max(stage.sends().values()) == 1
 
 
 async def test_nothing_is_published_before_the_audit_stream_is_there(stage: Stage) -> None:
@@ -351,42 +381,28 @@ async def test_sigterm_while_the_broker_is_gone_ends_within_the_grace(own_stage:
     stage.check_no_blind_resend()
 
 
-@pytest.fixture
-async def impatient_node() -> AsyncIterator[PrivateNode]:
-    """A node that closes the channel of a consumer which holds a delivery for longer than 3 s."""
-    try:
-        node = PrivateNode(settings={"consumer_timeout": "3000"})
-    except NodeMissingError:
-        pytest.skip("needs a node of ours")
-    async with node:
-        await node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
-        yield node
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("hold_limit", [900.0, 1.0])
-async def test_what_is_held_for_long_goes_on_and_its_redelivery_joins_it(
-    impatient_node: PrivateNode, tmp_path: Path, hold_limit: float
-) -> None:
+async def test_what_is_held_for_long_goes_on_and_its_redelivery_joins_it(own_stage: Stage, hold_limit: float) -> None:
     """One attempt goes on, and a cancel is sent once (faults A12, I7).
 
     The broker's ack timeout closes the channel of a worker that holds on (900); one that hands back in time never
     sees it.
     """
-    async with Broker.on(impatient_node) as broker, Stage(broker, tmp_path) as stage:
-        await stage.open(Script(behaviour=Behaviour(pending=False, delay=9.0)))
-        worker = await stage.start(broker__hold_limit=hold_limit, venue__report_timeout=60.0)
-        slow = await stage.publish_each(stage.place(5))
-        await stage.venue.until(lambda: len(stage.venue.cancels) == 5, 10 * SECOND)
-        await stage.settled(40 * SECOND)
-        await worker.until_ready(10 * SECOND)
-        await stage.end_all()
-        finals = stage.check_finals(once=True)
-        assert {finals[c, 0].outcome for c in slow} == {"canceled"}
-        assert max(stage.sends().values()) == 1
-        stage.check_truth()
-        closed = [e["reason"] for e in worker.log_events("consumer_lost") if "timeout" in str(e["reason"])]
-        assert bool(closed) is (hold_limit == 900.0), closed
+    stage = own_stage
+    for key, ms in (("consumer_timeout", 3000), ("channel_tick_interval", 500)):
+        await _node(stage).ctl("eval", f"application:set_env(rabbit, {key}, {ms}).")
+    await stage.open(Script(behaviour=Behaviour(pending=False, delay=9.0)))
+    worker = await stage.start(broker__hold_limit=hold_limit, venue__report_timeout=60.0)
+    await stage.publish_each(stage.place(5))
+    await stage.settled(40 * SECOND)
+    await worker.until_ready(10 * SECOND)
+    await stage.end_all()
+    assert {e.outcome for e in stage.check_finals(once=True).values()} == {"canceled"}
+    assert max(stage.sends().values()) == 1
+    stage.check_truth()
+    closed = [e for e in worker.log_events("consumer_lost") if "timed out" in str(e["reason"])]
+    assert bool(closed) is (hold_limit == 900.0), closed
 
 
 async def test_the_commands_queue_is_deleted_and_made_again(stage: Stage) -> None:

@@ -106,13 +106,16 @@ async def test_an_outage_ends_and_nothing_was_lost(stage: Stage) -> None:
     assert {e.outcome for e in stage.events.finals()} == {"canceled"}
 
 
+NO_TIME_OUT: dict[str, object] = {"venue__report_timeout": 600.0, "venue__pending_timeout": 600.0}
+"""Only the loss of a session brings doubt."""
+
 HOWS: tuple[Any, ...] = ("reset", "drop", 1000, 1001, 1008, 1011, 4000)
 
 
 @pytest.mark.slow
 async def test_sessions_are_cut_under_load_in_every_way(stage: Stage) -> None:
     await stage.open(Script(behaviour=Behaviour(gap=0.03, jitter=0.1)))
-    await stage.start(venue__sessions=2, venue__report_timeout=2.0)
+    await stage.start(venue__sessions=2, **NO_TIME_OUT)
     orders = stage.place(420)
 
     async def publish() -> None:
@@ -143,7 +146,7 @@ async def test_sessions_are_cut_under_load_in_every_way(stage: Stage) -> None:
 async def test_sessions_are_cut_at_random_bytes_under_load(stage: Stage) -> None:
     """In the middle of a header, of a report, of a frame that carries two: whatever was read before counts."""
     await stage.open(Script(behaviour=Behaviour(gap=0.03, jitter=0.1), streams=Streams(records_per_frame=3)))
-    await stage.start(venue__sessions=2, venue__report_timeout=2.0)
+    await stage.start(venue__sessions=2, **NO_TIME_OUT)
     many, cuts = int(600 * SCALE), int(30 * SCALE)
     orders = stage.place(many)
 
@@ -177,7 +180,7 @@ async def test_a_venue_that_stands_still_again_and_again_under_load(stage: Stage
     login = Login(key=KEY, secret=SECRET)
     async with VenueProcess(Script(login=login, orders=(placed,))) as venue:
         await stage.open_at(venue.url)
-        worker = await stage.start(venue__rate_limit=40.0)
+        worker = await stage.start(venue__rate_limit=40.0, **NO_TIME_OUT)
         targets = [f"o-{n + 1}" for n in range(300)]
 
         for begin in range(0, 300, 100):

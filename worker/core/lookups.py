@@ -79,7 +79,7 @@ class Lookups:
                     self._ask(inquiry, inquiry.report_queries(cancels), now)
 
     def _ask(self, inquiry: Inquiry, queries: list[Query], now: Now) -> None:
-        settings, offset = self._settings, inquiry.session.clock_offset_us
+        settings, offset, now = self._settings, inquiry.session.clock_offset_us, inquiry.session.unstepped(now)
         first = min(lookup_start(c, settings.lookback, settings.overlap, now) for c in inquiry.cancels)
         self.tick(now)
         if self._listed is not None:

@@ -215,7 +215,10 @@ def conclude(cancel: CancelState, record: Record | None, absence_proven: bool) -
 
 
 def lookup_start(cancel: CancelState, lookback_s: float, overlap_s: float, now: Now) -> int:
-    """Where the replay for ``cancel`` begins, in UTC microseconds: enqueued minus overlap, at most lookback ago (6)."""
+    """Where the replay for ``cancel`` begins, in UTC microseconds: enqueued minus overlap, at most lookback ago (6).
+
+    A command that comes from the future was stamped by a clock that is not ours: its time says nothing.
+    """
     earliest = now.utc_us - int(lookback_s * 1e6)
     enqueued = cancel.command.context.enqueued_us
     if enqueued is None or enqueued > now.utc_us:  # a clock that runs ahead tells nothing

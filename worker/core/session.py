@@ -99,6 +99,7 @@ class SessionState:
 
     __slots__ = (
         "_effects",
+        "_greeted",
         "_next_reqid",
         "_settings",
         "clock_offset_us",
@@ -127,6 +128,7 @@ class SessionState:
         self._next_reqid = 1
         self.session_id: str | None = None
         self.clock_offset_us = 0
+        self._greeted = now
         self.opened_at = now.mono
         self.hello_due: float | None = now.mono + settings.hello_timeout
         self.heard_at = now.mono
@@ -144,6 +146,16 @@ class SessionState:
     def carries_reports(self) -> bool:
         """Whether this session subscribes the report stream (``venue.report_sessions``)."""
         return self._settings.report_sessions == 0 or self.slot < self._settings.report_sessions
+
+    def greeted(self, venue_us: int | None, now: Now) -> None:
+        """``hello`` came; ``venue_us`` is its time of day, UTC microseconds, if it could be read."""
+        self._greeted = now
+        if venue_us is not None:
+            self.clock_offset_us = venue_us - now.utc_us
+
+    def unstepped(self, now: Now) -> Now:
+        """``now`` by the wall clock that ``clock_offset_us`` was measured against: ours may have stepped since."""
+        return Now(now.mono, self._greeted.utc_us + int((now.mono - self._greeted.mono) * 1e6))
 
     def take_reqid(self) -> int:
         """A request id that this session never used; counts over all kinds of message (protocol section 2)."""

@@ -209,12 +209,14 @@ class Sessions:
             return
         session.hello_due = None
         session.session_id = frame.session_id
+        venue_us: int | None = None
         if frame.ts is not None:
             try:
-                session.clock_offset_us = parse_utc(frame.ts) - now.utc_us
-                self._stats.clock_offset_s = session.clock_offset_us / 1e6
+                venue_us = parse_utc(frame.ts)
             except ValueError:
                 self._effects.append(Note("bad_hello_ts", "warning", {"session_id": session.session_id}))
+        session.greeted(venue_us, now)
+        self._stats.clock_offset_s = session.clock_offset_us / 1e6
         if session.carries_reports:
             self._subscribe_reports(session, now)
         else:
@@ -223,6 +225,7 @@ class Sessions:
     def _subscribe_reports(self, session: SessionState, now: Now) -> None:
         """Read the report stream from the last report, or the earliest send not settled, minus the overlap (8.3)."""
         session.ready = False
+        now = session.unstepped(now)
         overlap_us = int(self._settings.overlap * 1e6)
         since = now.utc_us + session.clock_offset_us
         if self._last_report_at is not None:
@@ -405,7 +408,7 @@ class Sessions:
             self._lookups.ended(sub, sub.query, now)
         elif not session.ready:
             if sub.ended == "venue":
-                self._note_report_time(format_utc(now.utc_us + session.clock_offset_us))
+                self._note_report_time(format_utc(session.unstepped(now).utc_us + session.clock_offset_us))
             self._is_ready(session, now)
 
     def _is_ready(self, session: SessionState, now: Now) -> None:

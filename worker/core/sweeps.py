@@ -172,7 +172,8 @@ class Sweeps:
 
     def _subscribe_orders(self, session: SessionState, query: Listing | Snapshot, now: Now) -> Subscription:
         """The Order stream from the order horizon on, never filtered by what it has to show."""
-        since = start_date(now.utc_us - int(self._config.venue.order_horizon * 1e6), session.clock_offset_us)
+        since_us = session.unstepped(now).utc_us - int(self._config.venue.order_horizon * 1e6)
+        since = start_date(since_us, session.clock_offset_us)
         statuses = statuses_filter(self._config.venue.statuses_form)
         return session.subscribe(venue.ORDER, since, now, query=query, statuses=statuses)
 
@@ -183,7 +184,7 @@ class Sweeps:
         sweep.next_replay = now.mono + WAITING_ROUND_S
         recovery = sweep.recovery = Recovery(sweep, session)
         settings, enqueued = self._config.venue, sweep.command.context.enqueued_us
-        begun = now.utc_us - int(settings.lookback * 1e6) if enqueued is None else enqueued
+        begun = session.unstepped(now).utc_us - int(settings.lookback * 1e6) if enqueued is None else enqueued
         since = start_date(begun - int(settings.overlap * 1e6), session.clock_offset_us)
         recovery.sub = session.subscribe(venue.EXECUTION_REPORT, since, now, query=recovery)
         self._stats.lookups["replay"] += 1
