@@ -172,6 +172,17 @@ def test_an_order_that_cannot_be_told_in_or_out_of_scope_is_no_proof(fields: Fie
     assert driver.settlement(delivery) == "dead_letter"
 
 
+def test_an_order_for_which_no_cancel_can_be_made_is_a_survivor_by_name() -> None:
+    driver = Driver()
+    opened(driver, 1, Symbol=None)
+    sweep(driver)
+    driver.advance(65)
+    final = mass_final(driver)
+    assert (final["error"]["code"], final["mass"]["remaining"]) == ("survivors", ["order-1"])
+    assert (final["mass"]["matched"], final["mass"]["unsent"]) == (1, 1)
+    assert order_finals(driver) == {"order-1": "deadline_passed"}
+
+
 def test_silence_is_never_flat() -> None:
     driver = Driver()
     driver.answering = False
@@ -541,6 +552,18 @@ def test_a_list_is_believed_over_a_report_that_does_not_come_when_a_second_one_a
     assert driver.finals() == [], "its report may be on its way"
     driver.advance(2)
     assert order_finals(driver) == {"order-1": "canceled"}
+
+
+@pytest.mark.parametrize("sessions", [0, 1])
+def test_what_can_not_be_done_now_wakes_nobody_again_and_again(sessions: int) -> None:
+    """Neither while no session is ready nor while the venue takes its time for a list."""
+    driver = Driver(sessions=sessions)
+    driver.answering = False
+    sweep(driver)
+    driver.advance(1.9)
+    due = driver.engine.next_due()
+    assert due is not None
+    assert due > driver.mono
 
 
 # -- the worker's own book

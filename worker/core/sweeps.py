@@ -60,6 +60,7 @@ class Sweeps:
         self._stats = stats
         self._running: dict[str, Sweep] = {}
         self._search_again: dict[str, float] = {}
+        self._advanced = 0.0
         self._clock_offset_us = 0
         self._listing: Listing | None = None
         self._listed_on: SessionState | None = None
@@ -229,10 +230,10 @@ class Sweeps:
     def _cancel(self, sweep: Sweep, record: Record, now: Now) -> None:
         """Cancel one open order, unless a cancel of it is under way already."""
         order_id, symbol = record.order_id, record.symbol
-        if order_id is None or symbol is None:
+        if order_id is None:
             return
         swept = sweep.order(order_id, record)
-        if swept.waits or swept.done:
+        if swept.waits or swept.done or symbol is None:  # without a Symbol no cancel can be made: it survives, named
             return
         if swept.cancel is not None:
             self._desk.inflight.drop(swept.cancel)
@@ -253,6 +254,7 @@ class Sweeps:
 
     def advance(self, session: SessionState | None, now: Now) -> None:
         """Take each mass cancel as far as it can go now; ``session`` is a ready one, if there is any."""
+        self._advanced = now.mono
         for sweep in list(self._running.values()):
             if sweep.stage == "searching":
                 due = self._search_again.get(sweep.command.command_id)
@@ -416,12 +418,10 @@ class Sweeps:
         self._events.final(swept.cancel, answer, now)
 
     def next_due(self) -> float | None:
-        """Monotonic seconds by which ``advance`` wants to be called."""
+        """Monotonic seconds by which ``advance`` wants to be called. What was due at its last call and could not be
+        done then, for want of a session or of the venue's answer, waits for a fact and not for a time."""
         dues = [*self._search_again.values()]
         for sweep in self._running.values():
             if sweep.stage == "sweeping":
-                dues.append(sweep.next_progress)
-                dues.append(max(sweep.next_snapshot, sweep.snapshots_from))
-                if not sweep.recovered:
-                    dues.append(sweep.next_replay)
-        return min(dues, default=None)
+                dues += (sweep.next_progress, sweep.next_snapshot, sweep.snapshots_from, sweep.next_replay)
+        return min((due for due in dues if due > self._advanced), default=None)
