@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -552,6 +553,50 @@ def test_a_list_is_believed_over_a_report_that_does_not_come_when_a_second_one_a
     assert driver.finals() == [], "its report may be on its way"
     driver.advance(2)
     assert order_finals(driver) == {"order-1": "canceled"}
+
+
+def test_after_a_refused_frame_its_cancels_go_alone_so_that_a_bad_one_harms_no_neighbour() -> None:
+    driver = Driver()
+    opened(driver, 1, 2, 3)
+    sweep(driver)
+    seen = 0
+    for _ in range(200):
+        frames = driver.cancel_frames()
+        for frame in frames[seen:]:
+            if any(each["OrderID"] == "order-2" for each in frame["data"]):
+                driver.error(frame["reqid"], 1)
+            else:
+                for each in frame["data"]:
+                    driver.orders = [o for o in driver.orders if o["OrderID"] != each["OrderID"]]
+                    driver.report("Canceled", OrderID=each["OrderID"], ClOrdID=each["ClOrdID"])
+        seen = len(frames)
+        driver.advance(0.1)
+    assert [len(frame["data"]) for frame in driver.cancel_frames()[:4]] == [3, 1, 1, 1]
+    assert order_finals(driver) == {"order-1": "canceled", "order-2": "refused", "order-3": "canceled"}
+    assert mass_final(driver)["mass"]["remaining"] == ["order-2"]
+
+
+def test_a_venue_that_asks_for_a_slower_pace_is_not_hammered() -> None:
+    """Whole frames refused by a code that is no refusal, though some progress is made: rounds wait longer and longer."""
+    driver = Driver()
+    opened(driver, *range(1, 61))
+    sweep(driver)
+    seen, rounds = 0, []
+    for _ in range(400):
+        frames = driver.cancel_frames()
+        if len(frames) > seen:
+            rounds.append(driver.mono)
+            for each in frames[seen]["data"][:1]:
+                driver.orders = [o for o in driver.orders if o["OrderID"] != each["OrderID"]]
+                driver.report("Canceled", OrderID=each["OrderID"], ClOrdID=each["ClOrdID"])
+            for frame in frames[seen:]:
+                assert len(frame["data"]) > 1 or len(driver.orders) < 2, "together: alone they would be more frames"
+                driver.error(frame["reqid"], 429)
+        seen = len(frames)
+        driver.advance(0.02)
+    waits = [later - earlier for earlier, later in itertools.pairwise(rounds)]
+    assert len(rounds) < 12, rounds
+    assert waits[4] > 3 * waits[0]
 
 
 @pytest.mark.parametrize("sessions", [0, 1])

@@ -358,7 +358,11 @@ class Sweeps:
         if last_look or sweep.fruitless >= FRUITLESS_ROUNDS:
             self._finish(sweep, "mass_incomplete", incomplete_error(sweep, now, verdict), now)
             return
-        pause = 0.0 if past else min(LONGEST_PAUSE_S, ROUND_PAUSE_S * 2.0 ** min(sweep.fruitless, 10))
+        # An error frame whose code is no refusal may ask for a slower pace (contract section 3).
+        sweep.strained_rounds = sweep.strained_rounds + 1 if sweep.strained else 0
+        sweep.strained = False
+        doublings = min(max(sweep.fruitless, sweep.strained_rounds), 10)
+        pause = 0.0 if past else min(LONGEST_PAUSE_S, ROUND_PAUSE_S * 2.0**doublings)
         sweep.next_snapshot = now.mono + pause
 
     @staticmethod
