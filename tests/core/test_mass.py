@@ -405,6 +405,44 @@ def test_an_audit_stream_that_cannot_be_read_is_asked_again_before_anything_fire
     assert driver.settled == []
 
 
+def test_delivered_too_often_it_is_ended_rather_than_handed_back() -> None:
+    driver = Driver()
+    driver.answering = False
+    opened(driver, 1)
+    delivery = sweep(driver, redelivered=True, headers={"x-delivery-count": 9})
+    driver.audit_says(False, "mass")
+    driver.lose(1)
+    driver.stop_consumers()
+    final = mass_final(driver)
+    assert (final["outcome"], final["error"]["code"], final["sent"]) == ("mass_incomplete", "not_proven", "maybe")
+    assert "delivered 10 times" in final["error"]["message"]
+    driver.confirm()
+    assert driver.settlement(delivery) == "dead_letter"
+    assert list(driver.left_over()) == []
+
+
+def test_a_large_mass_cancel_pushes_nobody_elses_end_out_of_memory() -> None:
+    driver = Driver(results={"memory": 20})
+    driver.deliver(body=b'{"type":"OrderCancelRequest","data":[{"Symbol":"BTC-USD","OrderID":"order-99"}]}', id="one")
+    driver.report("Canceled", OrderID="order-99", ClOrdID=driver.cancels_sent()[0])
+    driver.confirm()
+    opened(driver, *range(1, 31))
+    sweep(driver)
+    obey(driver)
+    driver.advance(1)
+    driver.confirm()
+    sent = len(driver.cancels_sent())
+    opened(driver, 50)
+    again = sweep(driver)
+    once_more = driver.deliver(
+        body=b'{"type":"OrderCancelRequest","data":[{"Symbol":"BTC-USD","OrderID":"order-99"}]}', id="one"
+    )
+    driver.confirm()
+    assert (driver.settlement(again), driver.settlement(once_more)) == ("ack", "ack")
+    assert len(driver.cancels_sent()) == sent, "neither fires again"
+    assert driver.published[-2].event_id == wire.final_id("mass", 0)
+
+
 def test_a_second_delivery_of_a_running_mass_cancel_joins_it() -> None:
     driver = Driver()
     opened(driver, 1)

@@ -122,6 +122,10 @@ class Sweeps:
         sweep.snapshots_from = now.mono + REPLAY_FIRST_S
         return None
 
+    def give_up(self, sweep: Sweep, why: str, now: Now) -> None:
+        """It was delivered too often to be handed back once more: its one report, with what is known (contract 4.6)."""
+        self._finish(sweep, "mass_incomplete", CodeError("not_proven", None, why), now)
+
     def drop(self, command: CommandState) -> None:
         """The command goes back to its queue: whoever gets it starts over."""
         if command.sweep is not None:
