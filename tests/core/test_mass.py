@@ -615,7 +615,7 @@ def test_after_a_refused_frame_its_cancels_go_alone_so_that_a_bad_one_harms_no_n
 
 
 def test_a_venue_that_asks_for_a_slower_pace_is_not_hammered() -> None:
-    """Whole frames refused by a code that is no refusal, though some progress is made: rounds wait longer and longer."""
+    """Whole frames refused by a code that is no refusal, though some progress is made: rounds wait ever longer."""
     driver = Driver()
     opened(driver, *range(1, 61))
     sweep(driver)
