@@ -99,6 +99,18 @@ TABLES: Final = (
     Table("Other users' reports", "foreign reports", (*_LATENCY, Column("worker µs/cancel", "cpu_us"))),
     Table("Kill lane", "kill lane", (*_LATENCY, Column("normal lane cancels/s", "normal_rate"))),
     Table(
+        "Mass cancel, a venue of 2 ms",
+        "mass cancel",
+        (
+            Column("last cancel of the first sweep ms", "first_sweep_ms"),
+            Column("µs/order", "us_per_order"),
+            Column("making and writing its frames alone ms", "writing_ms"),
+            Column("verified flat ms", "flat_ms"),
+            Column("frames", "frames"),
+            Column("sweeps", "sweeps"),
+        ),
+    ),
+    Table(
         "Faults under load",
         "fault",
         (*_LATENCY, Column("worst ms", "result_max"), Column("slower than 100 ms", "slow")),

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Final
 
-from bench import faults, growth, latency, startup
+from bench import faults, growth, latency, mass, startup
 from bench.candidates import CANDIDATES
 from bench.load import Load
 from bench.rows import Row
@@ -91,6 +91,13 @@ def mixed(repetition: int) -> Iterator[Step]:
         yield run, partial(latency.kill_lane, rate=100, seconds=LATENCY_S, backlog=backlog)
 
 
+def mass_cancels(repetition: int) -> Iterator[Step]:
+    """Ever more open orders, and a venue that takes 2 ms for each cancel."""
+    for orders in (1_000, 2_000, 5_000, 10_000):
+        run = Run("mass cancel", f"{orders:,} orders", OURS, repetition)
+        yield run, partial(mass.mass_cancel, orders=orders)
+
+
 def broken_links(repetition: int) -> Iterator[Step]:
     """Our worker while things break."""
     for case, fault in faults.FAULTS.items():
@@ -110,6 +117,7 @@ SCENARIOS: Final[dict[str, Callable[[int], Iterator[Step]]]] = {
     "growth": growing,
     "foreign": foreign,
     "mixed": mixed,
+    "mass": mass_cancels,
     "faults": broken_links,
     "start-up": starting,
 }

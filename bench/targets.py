@@ -70,6 +70,14 @@ _TARGETS: Final = (
     _Target("the same, from the send of the command, ms", "large command", "1,000 cancels", "all_on_wire_p50", "", 5),
     _Target("memory per cancel in flight, bytes", "memory", "50,000 in flight", "bytes_per_cancel", "", 2048),
     _Target("longest garbage collection, 50,000 in flight, ms", "in flight", "50,000", "gc_longest_ms", "", 20),
+    _Target(
+        "first sweep of 10,000 orders, to making and writing its frames alone",
+        "mass cancel",
+        "10,000 orders",
+        "of_writing",
+        "",
+        3,
+    ),
     _Target("start-up to ready, s", "start-up", "", "ready_s", "", 1.0),
 )
 
@@ -93,6 +101,17 @@ def verdicts(rows: Rows) -> Iterator[Verdict]:
     ):
         title = f"cost of a cancel, {more} {scenario} to {less}"
         yield Verdict(title, 1.15, None, False, _quotient(rows, scenario, "cpu_us", more, less))
+    yield Verdict(
+        "first sweep, an order of 10,000 to one of 2,000",
+        1.25,
+        None,
+        False,
+        _quotient(rows, "mass cancel", "us_per_order", "10,000 orders", "2,000 orders"),
+    )
+    for which, bound in (("p50", 2.0), ("p99", 4.0)):
+        title = f"{which} of a kill cancel to the wire, behind a full normal lane to alone"
+        measured = _quotient(rows, "kill lane", f"wire_{which}", "under full normal load", "alone")
+        yield Verdict(title, bound, None, False, measured)
     for frame in ("20 a frame", "1 a frame"):
         case = f"50,000/s, {frame}"
         yield Verdict(f"CPU per foreign report, {frame}, µs", 3, None, False, _per_foreign_report(rows, case))

@@ -33,13 +33,14 @@ class Manner(NamedTuple):
 
     ``delay_ms``: answers that late. ``foreign_rate``: reports a second on other users' orders, to each session.
     ``records``: reports in one frame at most. ``own_session_only``: reports go to the session that sent the cancel
-    alone, else to every one.
+    alone, else to every one. ``open_orders``: so many stand open at first.
     """
 
     delay_ms: int = 0
     foreign_rate: int = 0
     records: int = 1
     own_session_only: bool = False
+    open_orders: int = 0
 
 
 AT_ITS_BEST: Final = Manner()
@@ -51,6 +52,7 @@ class Venue:
     def __init__(self, manner: Manner = AT_ITS_BEST, file: Path = PLACE / "venue.stats") -> None:
         file.unlink(missing_ok=True)
         options = ["-d", str(manner.delay_ms), "-f", str(manner.foreign_rate), "-r", str(manner.records)]
+        options += ["-n", str(manner.open_orders)]
         if manner.own_session_only:
             options.append("-o")
         self._process = subprocess.Popen([PLACE / "venue", *options, file], stdout=subprocess.PIPE, text=True)

@@ -1,6 +1,6 @@
 /* The venue of the benchmarks: one thread, epoll, about 1 us per cancel.
  *
- *   venue [-d MS] [-f RATE] [-r RECORDS] [-o] STATS_FILE
+ *   venue [-d MS] [-f RATE] [-r RECORDS] [-n ORDERS] [-o] STATS_FILE
  *
  * Speaks the protocol as far as a load with reconnects needs it: upgrade (any key), hello, subscribe, page, Ping,
  * OrderCancelRequest. Every cancel is answered by PendingCancel and Canceled on each subscribed session. A replay or the
@@ -10,6 +10,7 @@
  *   -d MS       answer after MS milliseconds (a slow venue); default at once
  *   -f RATE     reports per second on other users' orders, on each session
  *   -r RECORDS  reports in one frame at most; default 1
+ *   -n ORDERS   so many orders are open at first and listed in one frame; cancels are then numbered by their OrderID
  *   -o          reports only to the session that sent the cancel
  *
  * SIGUSR1 makes it drop all sessions.
@@ -45,6 +46,7 @@ static uint64_t first_waiting, last_waiting, foreign_due_ns, utc_offset_ns;
 static uint32_t highest_seq;
 static const uint64_t ring = 1 << 18;
 static uint64_t delay_ns, foreign_rate, records_per_frame = 1;
+static uint32_t open_orders;
 static int own_session_only, ep;
 static volatile sig_atomic_t drop_all;
 
@@ -93,7 +95,7 @@ static int format_record(char *text, size_t size, const struct record *r) {
     const char *at = utc(r->at_ns);
     return snprintf(text, size,
         "{\"Timestamp\":\"%s\",\"Symbol\":\"%s\",\"OrderID\":\"%s\",\"ClOrdID\":\"%s\",\"OrigClOrdID\":\"ord-%s\","
-        "\"SubmitTime\":\"2026-11-22T10:00:00.000000Z\",\"ExecID\":\"5c6d0c1e-7f0d-4c35-8a10-%012llx\",\"Side\":\"Buy\","
+        "\"SubmitTime\":\"2021-09-15T04:09:42.238000Z\",\"ExecID\":\"5c6d0c1e-7f0d-4c35-8a10-%012llx\",\"Side\":\"Buy\","
         "\"TransactTime\":\"%s\",\"ExecType\":\"%s\",\"OrdStatus\":\"%s\",\"OrderQty\":\"1.25000000\",\"OrdType\":\"Limit\","
         "\"Price\":\"64250.50\",\"Currency\":\"BTC\",\"AmountCurrency\":\"USD\",\"LeavesQty\":\"%s\",\"CumQty\":\"0\",\"AvgPx\":\"0\","
         "\"CumAmt\":\"0\",\"TimeInForce\":\"GoodTillCancel\",\"DecisionStatus\":\"Active\",\"CustomerUser\":\"%s@example.com\"}",
@@ -149,6 +151,7 @@ static void cancel_request(int slot, const char *p, const char *e, uint64_t now)
         copy_text(c.symbol, sizeof c.symbol, item, end, "\"Symbol\"");
         copy_text(c.cl_ord_id, sizeof c.cl_ord_id, item, end, "\"ClOrdID\"");
         copy_text(c.order_id, sizeof c.order_id, item, end, "\"OrderID\"");
+        if (open_orders) c.seq = (uint32_t)strtoul(c.order_id + strlen(c.order_id) - ID_DIGITS, NULL, 10) % MAX_SEQ;
         if (c.seq > highest_seq) highest_seq = c.seq;
         if (stats->rx_ns[c.seq]) stats->duplicates++;
         else stats->rx_ns[c.seq] = now;
@@ -201,11 +204,30 @@ static void snapshot(struct session *s, uint64_t reqid, const char *stream, cons
     send_text(s, text, (size_t)n);
 }
 
+/* One frame with those of the orders of -n that are still open. */
+static void list_orders(struct session *s, uint64_t reqid) {
+    static struct buf list;
+    struct cancel c;
+    char text[1600];
+    list.len = 0;
+    put(&list, text, (size_t)snprintf(text, sizeof text, "{\"reqid\":%llu,\"type\":\"Order\",\"ts\":\"%s\",\"initial\":true,\"seqNum\":1,\"data\":[",
+                                      (unsigned long long)reqid, utc(now_ns())));
+    for (uint32_t seq = 1, listed = 0; seq <= open_orders; seq++) {
+        if (find_cancel(seq, &c)) continue;
+        struct record r = {c.symbol, c.order_id, c.order_id, "desk", "New", "New", "1.25000000", now_ns(), seq};
+        if (listed++) put(&list, ",", 1);
+        put(&list, text, (size_t)format_record(text, sizeof text, &r));
+    }
+    put(&list, "]}", 2);
+    send_text(s, list.p, list.len);
+}
+
 static void subscribe(struct session *s, uint64_t reqid, const char *p, const char *e) {
     char name[65], start[65], order_id[65];
     copy_text(name, sizeof name, p, e, "\"name\"");
     copy_text(start, sizeof start, p, e, "\"StartDate\"");
     copy_text(order_id, sizeof order_id, p, e, "\"OrderID\"");
+    if (open_orders && !strcmp(name, "Order") && !*order_id) return list_orders(s, reqid);
     if (strcmp(name, "ExecutionReport") || *order_id) return snapshot(s, reqid, name, order_id);
     if (!s->subscription) s->subscription = reqid;
     replay(s, reqid, *start ? start : "3", 1); /* without StartDate: nothing old */
@@ -339,10 +361,11 @@ static const struct timespec *until_due(void) {
 
 int main(int argc, char **argv) {
     int option;
-    while ((option = getopt(argc, argv, "d:f:r:o")) != -1) {
+    while ((option = getopt(argc, argv, "d:f:r:n:o")) != -1) {
         if (option == 'd') delay_ns = strtoull(optarg, NULL, 10) * 1000000;
         else if (option == 'f') foreign_rate = strtoull(optarg, NULL, 10);
         else if (option == 'r') records_per_frame = strtoull(optarg, NULL, 10);
+        else if (option == 'n') open_orders = (uint32_t)strtoul(optarg, NULL, 10);
         else if (option == 'o') own_session_only = 1;
         else return 2;
     }

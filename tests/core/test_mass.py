@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -170,6 +171,17 @@ def test_an_order_that_cannot_be_told_in_or_out_of_scope_is_no_proof(fields: Fie
     assert (final["outcome"], final["error"]["code"]) == ("mass_incomplete", "not_proven")
     driver.confirm()
     assert driver.settlement(delivery) == "dead_letter"
+
+
+def test_an_order_for_which_no_cancel_can_be_made_is_a_survivor_by_name() -> None:
+    driver = Driver()
+    opened(driver, 1, Symbol=None)
+    sweep(driver)
+    driver.advance(65)
+    final = mass_final(driver)
+    assert (final["error"]["code"], final["mass"]["remaining"]) == ("survivors", ["order-1"])
+    assert (final["mass"]["matched"], final["mass"]["unsent"]) == (1, 1)
+    assert order_finals(driver) == {"order-1": "deadline_passed"}
 
 
 def test_silence_is_never_flat() -> None:
@@ -422,6 +434,44 @@ def test_an_audit_stream_that_cannot_be_read_is_asked_again_before_anything_fire
     assert driver.settled == []
 
 
+def test_delivered_too_often_it_is_ended_rather_than_handed_back() -> None:
+    driver = Driver()
+    driver.answering = False
+    opened(driver, 1)
+    delivery = sweep(driver, redelivered=True, headers={"x-delivery-count": 9})
+    driver.audit_says(False, "mass")
+    driver.lose(1)
+    driver.stop_consumers()
+    final = mass_final(driver)
+    assert (final["outcome"], final["error"]["code"], final["sent"]) == ("mass_incomplete", "not_proven", "maybe")
+    assert "delivered 10 times" in final["error"]["message"]
+    driver.confirm()
+    assert driver.settlement(delivery) == "dead_letter"
+    assert list(driver.left_over()) == []
+
+
+def test_a_large_mass_cancel_pushes_nobody_elses_end_out_of_memory() -> None:
+    driver = Driver(results={"memory": 20})
+    driver.deliver(body=b'{"type":"OrderCancelRequest","data":[{"Symbol":"BTC-USD","OrderID":"order-99"}]}', id="one")
+    driver.report("Canceled", OrderID="order-99", ClOrdID=driver.cancels_sent()[0])
+    driver.confirm()
+    opened(driver, *range(1, 31))
+    sweep(driver)
+    obey(driver)
+    driver.advance(1)
+    driver.confirm()
+    sent = len(driver.cancels_sent())
+    opened(driver, 50)
+    again = sweep(driver)
+    once_more = driver.deliver(
+        body=b'{"type":"OrderCancelRequest","data":[{"Symbol":"BTC-USD","OrderID":"order-99"}]}', id="one"
+    )
+    driver.confirm()
+    assert (driver.settlement(again), driver.settlement(once_more)) == ("ack", "ack")
+    assert len(driver.cancels_sent()) == sent, "neither fires again"
+    assert driver.published[-2].event_id == wire.final_id("mass", 0)
+
+
 def test_a_second_delivery_of_a_running_mass_cancel_joins_it() -> None:
     driver = Driver()
     opened(driver, 1)
@@ -570,6 +620,62 @@ def test_a_list_is_believed_over_a_report_that_does_not_come_when_a_second_one_a
     assert driver.finals() == [], "its report may be on its way"
     driver.advance(2)
     assert order_finals(driver) == {"order-1": "canceled"}
+
+
+def test_after_a_refused_frame_its_cancels_go_alone_so_that_a_bad_one_harms_no_neighbour() -> None:
+    driver = Driver()
+    opened(driver, 1, 2, 3)
+    sweep(driver)
+    seen = 0
+    for _ in range(200):
+        frames = driver.cancel_frames()
+        for frame in frames[seen:]:
+            if any(each["OrderID"] == "order-2" for each in frame["data"]):
+                driver.error(frame["reqid"], 1)
+            else:
+                for each in frame["data"]:
+                    driver.orders = [o for o in driver.orders if o["OrderID"] != each["OrderID"]]
+                    driver.report("Canceled", OrderID=each["OrderID"], ClOrdID=each["ClOrdID"])
+        seen = len(frames)
+        driver.advance(0.1)
+    assert [len(frame["data"]) for frame in driver.cancel_frames()[:4]] == [3, 1, 1, 1]
+    assert order_finals(driver) == {"order-1": "canceled", "order-2": "refused", "order-3": "canceled"}
+    assert mass_final(driver)["mass"]["remaining"] == ["order-2"]
+
+
+def test_a_venue_that_asks_for_a_slower_pace_is_not_hammered() -> None:
+    """Whole frames refused by a code that is no refusal, though some progress is made: rounds wait ever longer."""
+    driver = Driver()
+    opened(driver, *range(1, 61))
+    sweep(driver)
+    seen, rounds = 0, []
+    for _ in range(400):
+        frames = driver.cancel_frames()
+        if len(frames) > seen:
+            rounds.append(driver.mono)
+            for each in frames[seen]["data"][:1]:
+                driver.orders = [o for o in driver.orders if o["OrderID"] != each["OrderID"]]
+                driver.report("Canceled", OrderID=each["OrderID"], ClOrdID=each["ClOrdID"])
+            for frame in frames[seen:]:
+                assert len(frame["data"]) > 1 or len(driver.orders) < 2, "together: alone they would be more frames"
+                driver.error(frame["reqid"], 429)
+        seen = len(frames)
+        driver.advance(0.02)
+    waits = [later - earlier for earlier, later in itertools.pairwise(rounds)]
+    assert len(rounds) < 12, rounds
+    assert waits[4] > 3 * waits[0]
+
+
+@pytest.mark.parametrize("sessions", [0, 1])
+def test_what_can_not_be_done_now_wakes_nobody_again_and_again(sessions: int) -> None:
+    """Neither while no session is ready nor while the venue takes its time for a list."""
+    driver = Driver(sessions=sessions)
+    driver.answering = False
+    sweep(driver)
+    driver.advance(1.9)
+    due = driver.engine.next_due()
+    assert due is not None
+    assert due > driver.mono
 
 
 # -- the worker's own book

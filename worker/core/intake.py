@@ -44,8 +44,9 @@ class Ended:
 
     def __init__(self, command: CommandState) -> None:
         self.body_digest = command.body_digest
-        self.finals = command.finals
-        self.size = max(1, len(command.finals))
+        # Of a mass cancel the one report is kept: its orders' finals would push out everybody else's.
+        self.finals = command.finals if command.sweep is None else command.finals[-1:]
+        self.size = max(1, len(self.finals))
 
 
 class Intake:
@@ -108,6 +109,7 @@ class Intake:
         elif not self._is_known(state, delivery, now):
             if isinstance(command, MassCancelCommand):
                 self.commands[state.command_id] = state
+                state.suspect = self._is_suspect(state)
                 self._sweeps.begin(state, command, now)
             else:
                 self._admit(state, command.items, now)
@@ -263,12 +265,15 @@ class Intake:
         state.unfinished = len(items)
         for item in invalid:
             self._events.invalid_item(state, item, now)
-        if state.context.delivery_count + 1 >= self._config.broker.suspect_after:
+        if self._is_suspect(state):
             state.suspect = True
             self._suspects[lane].append(state)
             self._next_suspect(now)
         else:
             self._begin(state, now)
+
+    def _is_suspect(self, state: CommandState) -> bool:
+        return state.context.delivery_count + 1 >= self._config.broker.suspect_after
 
     def _begin(self, state: CommandState, now: Now) -> None:
         """What is redelivered is doubtful before anything else (contract 4.3); the rest waits to be sent."""
@@ -379,6 +384,8 @@ class Intake:
     def _end_suspect(self, command: CommandState, now: Now) -> None:
         count = command.context.delivery_count + 1
         message = f"delivered {count} times without an end: it is not handed back once more"
+        if command.sweep is not None:
+            self._sweeps.give_up(command.sweep, message, now)
         for cancel in command.cancels:
             if cancel.phase is not Phase.FINAL:
                 self._desk.unresolved(cancel, now, message)

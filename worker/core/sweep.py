@@ -226,6 +226,8 @@ class Sweep:
         self.began = now.mono
         self.rounds = 0
         self.fruitless = 0
+        self.strained = False
+        self.strained_rounds = 0
         self.closed_before = 0
         self.snapshot: Snapshot | None = None
         self.next_snapshot = now.mono
@@ -311,6 +313,7 @@ class Sweep:
         if swept.waits and cancel is swept.cancel:
             swept.waits = False
             self.waiting -= 1
+        self.strained = self.strained or bool(cancel.lookups)
         if swept.done or (answer.outcome == "deadline_passed" and swept.answer is not None):
             return False  # what the venue said to an earlier cancel of the order stands
         swept.answer = answer
@@ -365,6 +368,7 @@ class Sweep:
         else:
             self.command.cancels[swept.place] = cancel
             cancel.attempt, cancel.sent = before.attempt, before.sent
+            cancel.alone = before.alone and not before.lookups  # its frame was refused, and not for the pace
             cancel.exec_ids = before.exec_ids
             cancel.client_ids = before.client_ids
             cancel.order, cancel.order_live = before.order, before.order_live

@@ -69,6 +69,7 @@ class Sweeps:
         self._stats = stats
         self._running: dict[str, Sweep] = {}
         self._search_again: dict[str, float] = {}
+        self._advanced = 0.0
         self._clock_offset_us = 0
         self._listing: Listing | None = None
         self._listed_on: SessionState | None = None
@@ -131,6 +132,10 @@ class Sweeps:
         sweep.stage = "sweeping"  # from a fresh snapshot: what an earlier process sent is doubtful
         sweep.snapshots_from = now.mono + REPLAY_FIRST_S
         return None
+
+    def give_up(self, sweep: Sweep, why: str, now: Now) -> None:
+        """It was delivered too often to be handed back once more: its one report, with what is known (contract 4.6)."""
+        self._finish(sweep, "mass_incomplete", CodeError("not_proven", None, why), now)
 
     def drop(self, command: CommandState) -> None:
         """The command goes back to its queue: whoever gets it starts over."""
@@ -242,10 +247,10 @@ class Sweeps:
     def _cancel(self, sweep: Sweep, record: Record, now: Now) -> None:
         """Cancel one open order, unless a cancel of it is under way already."""
         order_id, symbol = record.order_id, record.symbol
-        if order_id is None or symbol is None:
+        if order_id is None:
             return
         swept = sweep.order(order_id, record)
-        if swept.waits or swept.done:
+        if swept.waits or swept.done or symbol is None:  # without a Symbol no cancel can be made: it survives, named
             return
         if swept.cancel is not None:
             self._desk.inflight.drop(swept.cancel)
@@ -266,6 +271,7 @@ class Sweeps:
 
     def advance(self, session: SessionState | None, now: Now) -> None:
         """Take each mass cancel as far as it can go now; ``session`` is a ready one, if there is any."""
+        self._advanced = now.mono
         for sweep in list(self._running.values()):
             if sweep.stage == "searching":
                 due = self._search_again.get(sweep.command.command_id)
@@ -369,7 +375,11 @@ class Sweeps:
         if last_look or sweep.fruitless >= FRUITLESS_ROUNDS:
             self._finish(sweep, "mass_incomplete", incomplete_error(sweep, now, verdict), now)
             return
-        pause = 0.0 if past else min(LONGEST_PAUSE_S, ROUND_PAUSE_S * 2.0 ** min(sweep.fruitless, 10))
+        # An error frame whose code is no refusal may ask for a slower pace (contract section 3).
+        sweep.strained_rounds = sweep.strained_rounds + 1 if sweep.strained else 0
+        sweep.strained = False
+        doublings = min(max(sweep.fruitless, sweep.strained_rounds), 10)
+        pause = 0.0 if past else min(LONGEST_PAUSE_S, ROUND_PAUSE_S * 2.0**doublings)
         sweep.next_snapshot = now.mono + pause
 
     @staticmethod
@@ -436,12 +446,10 @@ class Sweeps:
         self._events.final(swept.cancel, answer, now)
 
     def next_due(self) -> float | None:
-        """Monotonic seconds by which ``advance`` wants to be called."""
+        """Monotonic seconds by which ``advance`` wants to be called. What was due at its last call and could not be
+        done then, for want of a session or of the venue's answer, waits for a fact and not for a time."""
         dues = [*self._search_again.values()]
         for sweep in self._running.values():
             if sweep.stage == "sweeping":
-                dues.append(sweep.next_progress)
-                dues.append(max(sweep.next_snapshot, sweep.snapshots_from))
-                if not sweep.recovered:
-                    dues.append(sweep.next_replay)
-        return min(dues, default=None)
+                dues += (sweep.next_progress, sweep.next_snapshot, sweep.snapshots_from, sweep.next_replay)
+        return min((due for due in dues if due > self._advanced), default=None)
