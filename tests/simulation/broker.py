@@ -27,7 +27,8 @@ LANES: tuple[Lane, Lane] = ("kill", "cancel")
 class Message:
     """One command as the broker keeps it. ``items`` is how many cancels it has, 0 for a body spoilt as a whole.
 
-    ``mass_us`` is when a mass cancel was published, in UTC microseconds; None for any other command.
+    ``mass_us`` is when a mass cancel was published, in UTC microseconds; None for any other command. ``shared``: it was
+    taken back from a process that lives on, which may be at work on it beside the next one.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Message:
     redelivered: bool = False
     count: int = 0
     mass_us: int | None = None
+    shared: bool = False
     settled: Settlement | None = None
 
     @property
