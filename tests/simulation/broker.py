@@ -173,6 +173,8 @@ class ConsumerPort:
         if not self.up:
             return
         self.up = self.on = False
+        for message in self.out.values():
+            message.shared = message.shared or self.process.alive
         self.broker.detach(self)
         self.broker.take_back([m for m in self.out.values() if m in self.broker.unacked])
         self.out = {}
