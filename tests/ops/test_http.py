@@ -64,7 +64,8 @@ async def test_alive_while_the_loop_turns(http: aiohttp.ClientSession, view: Vie
 
 async def test_ready_when_there_is_no_reason_against_it(http: aiohttp.ClientSession) -> None:
     async with http.get("/readyz") as answer:
-        assert (answer.status, await answer.text()) == (200, "ready\n")
+        assert (answer.status, answer.content_type) == (200, "application/json")
+        assert await answer.json() == {"ready": True, "reasons": []}
 
 
 async def test_not_ready_gives_503_and_the_reasons(http: aiohttp.ClientSession, view: View) -> None:

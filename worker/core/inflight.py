@@ -39,6 +39,13 @@ def _remove(index: _Index, key: str, cancel: CancelState) -> None:
             index[key] = there[0]
 
 
+def _names_order_of(record: Record, cancel: CancelState) -> bool:
+    """Whether the record and the cancel have an id of the order itself in common, and not only the request's."""
+    if record.order_id is not None and record.order_id == cancel.order_id:
+        return True
+    return record.orig_cl_ord_id in cancel.client_ids or record.cl_ord_id in cancel.client_ids
+
+
 class Inflight:
     """The table of cancels by ClOrdID, by OrderID and by the client id of the order.
 
@@ -123,6 +130,10 @@ class Inflight:
                 for cancel in there if isinstance(there, list) else (there,):
                     if cancel not in hits and concerns(cancel, record):
                         hits.append(cancel)
+        if isinstance(found, list):
+            # One ClOrdID for several orders: the report is on the one that it names, if it names one of theirs.
+            named = [cancel for cancel in hits if _names_order_of(record, cancel)]
+            return named or hits
         return hits
 
     def young_send(self, order_id: str, sent_after: float) -> CancelState | None:

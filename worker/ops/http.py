@@ -91,9 +91,7 @@ class OpsServer:
 
     def _readyz(self, request: web.Request) -> tuple[int, bytes, str]:
         reasons = self._view.reasons()
-        if not reasons:
-            return 200, b"ready\n", "text/plain; charset=utf-8"
-        return 503, _json({"ready": False, "reasons": reasons}), "application/json"
+        return 503 if reasons else 200, _json({"ready": not reasons, "reasons": reasons}), "application/json"
 
     def _metrics(self, request: web.Request) -> tuple[int, bytes, str]:
         body, content_type = self._view.metrics(request.headers.get("Accept", ""))

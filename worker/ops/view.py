@@ -113,7 +113,8 @@ class WorkerView:
         for lane in LANES:
             consumer, publisher = self._consumers[lane], self._publishers[lane]
             if consumer.state != "consuming":
-                reasons.append(f"the {lane} lane is not consumed{_because(consumer.last_error, consumer.state)}")
+                state = "paused" if consumer.state == "up" else consumer.state
+                reasons.append(f"the {lane} lane is not consumed{_because(consumer.last_error, state)}")
             if publisher.state != "up":
                 reasons.append(f"the {lane} lane cannot publish{_because(publisher.last_error, publisher.state)}")
             elif publisher.blocked_reason is not None:
