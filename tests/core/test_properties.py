@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.core.driver import LANES, Driver, confirmed
 from tests.core.payloads import Fields, item, order, report
+from worker.core import reconcile
 from worker.core.effects import Effect, SendText, Settle
 from worker.core.facts import ConsumerUp, Delivery, PublisherUp
 from worker.wire import event as wire
@@ -365,3 +366,21 @@ class AnyFacts(RuleBasedStateMachine):
 
 AnyFacts.TestCase.settings = settings(max_examples=settings().max_examples // 2, stateful_step_count=40)
 TestAnyFacts = AnyFacts.TestCase
+
+
+class AnyFactsInBulk(AnyFacts):
+    """The same with look-ups by one replay and one list, gathered, where the others ask for each order by itself."""
+
+    def __init__(self) -> None:
+        self.few = reconcile.FEW
+        reconcile.FEW = 1  # type: ignore[misc]
+        super().__init__()
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            reconcile.FEW = self.few  # type: ignore[misc]
+
+
+TestAnyFactsInBulk = AnyFactsInBulk.TestCase

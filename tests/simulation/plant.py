@@ -63,8 +63,8 @@ BUGS: Final = (
         "no report within venue.report_timeout is taken for the order's end",
         "I3",
         "worker/core/desk.py",
-        'self.doubt(cancel, "no_report", now)',
-        'self.finish(cancel, "canceled", now, live=False)',
+        'cancel.attempt == attempt:\n                self.doubt(cancel, "no_report", now)',
+        'cancel.attempt == attempt:\n                self.finish(cancel, "canceled", now, live=False)',
     ),
     Bug(
         "pending_means_canceled",

@@ -10,7 +10,7 @@ from worker.core.clock import Now
 from worker.core.desk import Desk
 from worker.core.listing import OpenList
 from worker.core.outbox import LANES
-from worker.core.reconcile import FEW, MOST, Inquiry, Query, conclude, lookup_start, start_date
+from worker.core.reconcile import MOST, Inquiry, Query, conclude, lookup_start, start_date
 from worker.core.session import SessionState, Subscription
 from worker.core.stats import Stats
 from worker.wire import venue
@@ -120,7 +120,7 @@ class Lookups:
 
     def _gather(self, inquiry: Inquiry, now: Now) -> None:
         before = self._gathering.pop(inquiry.lane, None)
-        if len(inquiry.cancels) > FEW:
+        if inquiry.is_of_many:
             many = max(len(inquiry.cancels), before.many if before is not None else 0)
             self._gathering[inquiry.lane] = Gathering(many, now.mono + GATHER_S[inquiry.lane])
 

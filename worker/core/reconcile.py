@@ -148,6 +148,11 @@ class Inquiry:
             or record.orig_cl_ord_id in self._client_ids
         )
 
+    @property
+    def is_of_many(self) -> bool:
+        """Whether so many are asked about that one replay serves all."""
+        return len(self.cancels) > FEW
+
     def still_asks(self, cancel: CancelState) -> bool:
         """Whether the doubt about ``cancel`` that this inquiry was made for is still open."""
         return cancel.phase is Phase.DOUBT and self.unanswered.get(cancel) == cancel.doubts
