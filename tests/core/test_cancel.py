@@ -388,3 +388,14 @@ def test_judging_never_raises_and_only_the_venues_own_words_end_a_cancel(
         assert live_after(told) is not False
     if verdict == "already_closed":
         assert live_after(told) is not True
+
+
+@pytest.mark.parametrize("told", [(2, 3), (3, 2), (3, 1, 2)])
+def test_of_the_ids_that_another_process_took_the_latest_is_the_cancels_id(told: tuple[int, ...]) -> None:
+    """A replay may tell of them in any order; a reject of an earlier one is not the reject of the last send."""
+    ids = {1: "y-1", 2: derive_cl_ord_id("cmd-1", 0, 2), 3: derive_cl_ord_id("cmd-1", 0, 3)}
+    cancel = a_cancel(redelivered=True)
+    for n in told:
+        cancel.adopt(ids[n])
+    assert cancel.cl_ord_id == ids[3]
+    assert set(cancel.earlier_ids) == {ids[1], ids[2]}

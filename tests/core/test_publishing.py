@@ -41,6 +41,22 @@ def test_a_refused_event_goes_out_again_after_growing_waits_under_the_same_id(ho
     assert [each.how for each in driver.settled] == ["ack"]
 
 
+def test_a_retry_that_a_new_link_made_needless_publishes_nothing_when_the_command_comes_once_more() -> None:
+    """Confirmed after the reconnect, repeated for a second delivery: the old retry must not be a second one (A2)."""
+    driver = Driver(results={"retry_min": 1.0, "retry_max": 1.0})
+    driver.nack(canceled(driver))
+    driver.lose_publisher("cancel")
+    driver.step(PublisherUp("cancel"))
+    driver.confirm()
+    driver.deliver(item(1), id="cmd-1")
+    assert [event.outcome for event in driver.unconfirmed] == ["canceled"]
+    driver.advance(2)
+    assert len(driver.unconfirmed) == 1
+    assert len(driver.published) == 3
+    driver.confirm()
+    assert [each.how for each in driver.settled] == ["ack", "ack"]
+
+
 def test_what_is_refused_is_named_until_it_is_confirmed() -> None:
     driver = Driver()
     event = canceled(driver)

@@ -87,8 +87,8 @@ BUGS: Final = (
         "the retry of a refused event does not ask whether a publish of it is in flight",
         "A2",
         "worker/core/outbox.py",
-        "if self._up[event.lane] and not event.in_flight and event.event_id in self._events[event.lane]:",
-        "if self._up[event.lane] and event.event_id in self._events[event.lane]:",
+        "if self._up[event.lane] and not event.in_flight and self._events[event.lane].get(event.event_id) is event:",
+        "if self._up[event.lane] and self._events[event.lane].get(event.event_id) is event:",
     ),
     Bug(
         "final_id_counts_sends",

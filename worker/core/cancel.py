@@ -163,8 +163,13 @@ class CancelState(Struct, eq=False, gc=False):
         self.cl_ord_id = fresh
 
     def adopt(self, cl_ord_id: str | None) -> None:
-        """The venue answered under a fresh id that an earlier process took: that one is the cancel's id now."""
-        if cl_ord_id is not None and cl_ord_id != self.cl_ord_id and cl_ord_id not in self.earlier_ids:
+        """The venue answered under a fresh id that an earlier process took: if it is the latest, it is the id now."""
+        if cl_ord_id is None or cl_ord_id == self.cl_ord_id or cl_ord_id in self.earlier_ids:
+            return
+        taken = [self.item.cl_ord_id, *self.fresh_ids()]  # in the order in which sends take them
+        if cl_ord_id in taken and self.cl_ord_id in taken[taken.index(cl_ord_id) :]:
+            self.earlier_ids = (*self.earlier_ids, cl_ord_id)
+        else:
             self.earlier_ids = (*self.earlier_ids, self.cl_ord_id)
             self.cl_ord_id = cl_ord_id
 

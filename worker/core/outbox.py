@@ -108,7 +108,7 @@ class Outbox:
         """Publish again what was refused and has waited long enough."""
         while self._retries and self._retries[0][0] <= now.mono:
             event = heapq.heappop(self._retries)[2]
-            if self._up[event.lane] and not event.in_flight and event.event_id in self._events[event.lane]:
+            if self._up[event.lane] and not event.in_flight and self._events[event.lane].get(event.event_id) is event:
                 self._emit(event)
 
     def next_due(self) -> float | None:
