@@ -36,8 +36,8 @@ async def test_what_is_in_flight_is_finished_and_confirmed(stage: Stage) -> None
 
 
 async def test_while_it_stops_it_says_so_and_takes_nothing(stage: Stage) -> None:
-    await stage.open(Script(behaviour=Behaviour(pending=False, delay=2.0)))
-    worker = await stage.start()
+    await stage.open(Script(behaviour=Behaviour(pending=False, delay=4.0 * SECOND)))
+    worker = await stage.start(venue__report_timeout=60.0)
     await stage.publish_each(stage.place(1))
     await stage.venue.until(lambda: len(stage.venue.cancels) == 1)
     worker.signal(signal.SIGTERM)
@@ -49,6 +49,8 @@ async def test_while_it_stops_it_says_so_and_takes_nothing(stage: Stage) -> None
     await eventually(unwatched)
     late = stage.place(1)
     await stage.publish_each(late)
+    assert await stage.broker.depth(COMMANDS) == 1
+    assert worker.running, "it was over before: nothing was tested"
     assert await worker.ended() == 0
     assert await stage.broker.depth(COMMANDS) == 1
     assert stage.sends()[late[0]] == 0
