@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.process.harness import Stage
-from tests.support.timing import SECOND
+from tests.support.timing import SECOND, eventually
 from worker.simulator import Behaviour, Script
 
 
@@ -27,6 +27,7 @@ async def test_a_part_that_fails_ends_the_process_with_1(stage: Stage, part: str
     (told,) = worker.log_events("worker_failed")
     assert ("ended without being told to" if part == "ends" else "ZeroDivisionError") in str(told["error"])
     assert "Traceback" not in worker.log()
+    await eventually(lambda: not any(truth.open for truth in stage.venue.truth().values()))
     await stage.start()
     await stage.settled()
     await stage.end_all()
