@@ -487,6 +487,14 @@ class Stage:
         messages = await self.broker.read_stream(AUDIT, len(self.events.seen))
         return [Seen(message.body, message) for message in messages]
 
+    async def stored(self, event_ids: set[str], within_s: float = 20 * SECOND) -> None:
+        """Wait until the audit stream holds these events: of what was published twice it may hold one."""
+        end = time.monotonic() + within_s
+        most = len({event.event_id for event in self.events.seen})
+        while missing := event_ids - {Seen(m.body, m).event_id for m in await self.broker.read_stream(AUDIT, most)}:
+            assert time.monotonic() < end, f"{len(missing)} of {len(event_ids)} finals are not in the audit stream"
+            most += len(missing)
+
     # -- the books
 
     @property
