@@ -10,7 +10,7 @@ import pytest
 
 from tests.core.driver import Driver
 from tests.core.payloads import START_US, Fields, order, report
-from worker.core.facts import Delivery
+from worker.core.facts import Delivery, PublisherUp
 from worker.wire import event as wire
 from worker.wire.command import derive_sweep_cl_ord_id
 from worker.wire.timestamp import format_utc
@@ -450,6 +450,48 @@ def test_delivered_too_often_it_is_ended_rather_than_handed_back() -> None:
     assert list(driver.left_over()) == []
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_it_is_ended_once_however_often_it_is_found_to_have_been_delivered_too_often(flat: bool) -> None:
+    """Its final waits for a confirm while deliveries held too long are looked over, and the worker is stopped."""
+    driver = Driver(broker={"hold_limit": 20.0})
+    driver.answering = flat
+    driver.lose_publisher("kill")
+    delivery = sweep(driver, redelivered=True, headers={"x-delivery-count": 9})
+    driver.audit_says(False, "mass")
+    driver.advance(40)
+    driver.ask_to_stop()
+    driver.stop_consumers()
+    driver.end_grace()
+    driver.step(PublisherUp("kill"))
+    assert [e.outcome for e in driver.published if e.final] == ["mass_canceled" if flat else "mass_incomplete"]
+    driver.confirm()
+    assert driver.settlement(delivery) == ("ack" if flat else "dead_letter")
+    assert driver.stopped == 1
+    assert list(driver.left_over()) == []
+
+
+def test_once_incomplete_it_is_dead_lettered_however_often_it_comes() -> None:
+    driver = Driver()
+    opened(driver, 1)
+    first = sweep(driver)
+    driver.advance(70)
+    assert mass_final(driver)["outcome"] == "mass_incomplete"
+    driver.confirm()
+    again = sweep(driver, redelivered=True)
+    driver.confirm()
+    assert (driver.settlement(first), driver.settlement(again)) == ("dead_letter", "dead_letter")
+
+
+def test_once_acked_for_its_final_in_the_audit_stream_it_is_acked_however_often_it_comes() -> None:
+    driver = Driver()
+    first = sweep(driver, redelivered=True)
+    driver.audit_says(True, "mass")
+    again = sweep(driver, redelivered=True)
+    assert (driver.settlement(first), driver.settlement(again)) == ("ack", "ack")
+    assert driver.events() == []
+    assert list(driver.left_over()) == []
+
+
 def test_a_large_mass_cancel_pushes_nobody_elses_end_out_of_memory() -> None:
     driver = Driver(results={"memory": 20})
     driver.deliver(body=b'{"type":"OrderCancelRequest","data":[{"Symbol":"BTC-USD","OrderID":"order-99"}]}', id="one")
@@ -491,6 +533,9 @@ def test_a_second_delivery_while_an_order_waits_for_anothers_cancel_ends_nothing
     sweep(driver)
     sweep(driver)
     assert driver.events("doubtful") == []
+    driver.advance(1.5)
+    assert len(driver.cancels_sent()) == 1, "the one that was joined is young still"
+    assert driver.engine.stats.doubts["redelivered"] == 0
     obey(driver)
     driver.advance(1)
     assert order_finals(driver) == {"order-1": "already_closed"}
