@@ -95,6 +95,7 @@ class Sessions:
         self._stats.session_losses += 1
         if session.main is not None and session.main.records:
             self._judge(session.main, session, now)  # the venue's word counts, though its stream broke off
+        session.subscriptions.clear()  # who asked and what was asked would keep each other alive
         self._lookups.session_lost(session)
         self._sweeps.session_lost(session, now)
         frames = list(session.frames.values())

@@ -309,16 +309,24 @@ class Sweep:
 
     def answered(self, cancel: CancelState, answer: Answer) -> bool:
         """A cancel of the sweep ended. True: its order is closed, so it is final; else it is kept as an answer."""
-        swept = self.orders[cancel.item.order_id or ""]
+        swept = self.orders.get(cancel.item.order_id or "")
+        if swept is None:
+            return False  # the mass cancel was let go
         if swept.waits and cancel is swept.cancel:
             swept.waits = False
             self.waiting -= 1
         self.strained = self.strained or bool(cancel.lookups)
         if swept.done or (answer.outcome == "deadline_passed" and swept.answer is not None):
             return False  # what the venue said to an earlier cancel of the order stands
-        swept.answer = answer
         swept.closed = swept.done = answer.outcome in ("canceled", "already_closed")
+        # Of one that gets its final now the ledger asks no more, and its report would keep a whole frame alive.
+        swept.answer = Answer(answer.outcome, answer.live) if swept.done else answer
         return swept.done
+
+    def let_go(self) -> None:
+        """Its command has come to its end here, and may be asked once more: reports and waits outlive both."""
+        self.orders = {}
+        vars(self).pop("command", None)  # each would keep the other alive
 
     @property
     def sent(self) -> Sent:

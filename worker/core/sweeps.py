@@ -231,6 +231,7 @@ class Sweeps:
         recovery, sweep.recovery = sweep.recovery, None
         if recovery is not None and recovery.sub is not None:
             recovery.session.end(recovery.sub)
+            recovery.sub = None  # each would keep the other alive
 
     # -- sending
 
@@ -392,6 +393,7 @@ class Sweeps:
         snapshot, sweep.snapshot = sweep.snapshot, None
         if snapshot is not None and snapshot.sub is not None:
             snapshot.session.end(snapshot.sub)
+            snapshot.sub = None  # each would keep the other alive
 
     def session_lost(self, session: SessionState, now: Now) -> None:
         """A snapshot or replay on a lost session proves nothing: it is begun anew."""
@@ -403,10 +405,10 @@ class Sweeps:
         for sweep in list(self._running.values()):
             if sweep.recovery is not None and sweep.recovery.session is session:
                 self._doubt_recovered(sweep, now)
-                sweep.recovery = None
+                self._close_recovery(sweep)
             if sweep.snapshot is not None and sweep.snapshot.session is session:
                 sweep.last_looks_lost += sweep.snapshot.after_deadline
-                sweep.snapshot = None
+                self._close_snapshot(sweep)
                 if sweep.last_looks_lost >= LAST_LOOKS:
                     sweep.not_proven = "session after session was lost while the list was read"
                     self._finish(sweep, "mass_incomplete", incomplete_error(sweep, now, "not_proven"), now)
