@@ -251,6 +251,10 @@ class Driver:
         seq = self._seq[session, reqid] = self._seq.get((session, reqid), 0) + 1
         self.raw(session, {"reqid": reqid, "type": type, "ts": format_utc(self.utc_us), "seqNum": seq, **fields})
 
+    def skip(self, session: int, reqid: int) -> None:
+        """The next frame of a stream never arrives."""
+        self._seq[session, reqid] = self._seq.get((session, reqid), 0) + 1
+
     def report(self, exec_type: str, session: int | None = None, **fields: Any) -> Fields:
         """A live report, on the newest session unless another is named. Returns the record."""
         record = report(exec_type, **{"Timestamp": format_utc(self.utc_us), **fields})

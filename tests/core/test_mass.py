@@ -627,6 +627,35 @@ def test_a_list_that_holds_fewer_orders_than_the_venue_counts_is_no_proof() -> N
     assert "the venue counts 1 order and listed 0" in final["error"]["message"]
 
 
+def test_an_order_on_two_pages_makes_up_for_no_order_that_the_list_lacks() -> None:
+    driver = Driver()
+    driver.answering = False
+    sweep(driver)
+    reqid = driver.subscribes()[-1].frame["reqid"]
+    page = {"initial": True, "data": [order("Filled", OrderID="order-1", LeavesQty="0")], "total_count": 2}
+    driver.frame(1, reqid, "Order", **page, next="a")
+    driver.frame(1, reqid, "Order", **page)
+    driver.advance(0.1)
+    assert driver.finals("mass") == []
+    driver.advance(70)
+    assert mass_final(driver)["outcome"] == "mass_incomplete"
+
+
+def test_a_list_whose_first_frame_went_missing_is_no_proof() -> None:
+    """The numbers of a stream's frames begin with 1 (protocol section 8, rule 7)."""
+    driver = Driver()
+    driver.answering = False
+    sweep(driver)
+    reqid = driver.subscribes()[-1].frame["reqid"]
+    driver.skip(1, reqid)
+    driver.frame(1, reqid, "Order", initial=True, data=[])
+    driver.advance(0.1)
+    assert driver.finals("mass") == []
+    driver.answering = True
+    driver.advance(3)
+    assert mass_final(driver)["outcome"] == "mass_canceled", "by another list"
+
+
 def test_an_order_that_leaves_the_list_is_not_closed_by_that() -> None:
     driver = Driver()
     driver.answering = False

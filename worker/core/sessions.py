@@ -264,7 +264,7 @@ class Sessions:
                 return
         if sub.ended is None:
             if frame.initial and isinstance(sub.query, Snapshot):
-                sub.query.count(len(records or ()), frame.total_count)
+                sub.query.expect(frame.total_count)
             news = bool(records) and self._in_snapshot(session, sub, frame, records or [], source, now)
             if session.advance(sub, frame, news, now):
                 self._snapshot_ended(session, sub, now)

@@ -140,11 +140,16 @@ class Snapshot:
         self.all_open: set[str] = set()
         self.sub: Subscription | None = None
         self._gone: set[str] = set()
-        self._read = 0
+        self._listed: set[str] = set()
         self._total: int | None = None
 
     def keep(self, record: Record) -> None:
-        """One Order record, of the snapshot or live."""
+        """One Order record of the snapshot."""
+        if record.order_id is not None:
+            self._listed.add(record.order_id)  # pages may overlap (protocol 3.4)
+        self._take(record)
+
+    def _take(self, record: Record) -> None:
         order_id = record.order_id
         if order_id is None:
             self.spoil("a record without OrderID")
@@ -165,19 +170,18 @@ class Snapshot:
         """One live record: a page that comes after it may still show what was before it (protocol 3.3)."""
         if record.order_id is not None and self.ended is None and venue.status_is_closed(record):
             self._gone.add(record.order_id)
-        self.keep(record)
+        self._take(record)
 
-    def count(self, records: int, total: object) -> None:
-        """One frame of the snapshot had so many records; ``total`` is its ``total_count``."""
-        self._read += records
+    def expect(self, total: object) -> None:
+        """One frame of the snapshot came, with this ``total_count``."""
         if isinstance(total, int) and (self._total is None or total < self._total):
             self._total = total
 
     def end(self, ended: Ending | None) -> None:
         """It came to its end; what the venue counted and did not hand over may be open."""
         self.ended = ended
-        if self._total is not None and self._read < self._total:
-            self.spoil(f"the venue counts {_orders(self._total)} and listed {self._read}")
+        if self._total is not None and len(self._listed) < self._total:
+            self.spoil(f"the venue counts {_orders(self._total)} and listed {len(self._listed)}")
 
     def spoil(self, why: str) -> None:
         """Something of it could not be read: it proves nothing."""
