@@ -346,6 +346,24 @@ def test_progress_is_told_at_least_every_250_ms() -> None:
     assert all((e["final"], e["index"]) == (False, 0) for e in progress)
 
 
+def test_progress_does_not_pile_up_while_the_broker_confirms_none() -> None:
+    driver = Driver()
+    driver.answering = False
+    driver.lose_publisher("kill")
+    sweep(driver)
+    driver.lose(1)
+    driver.advance(50)
+    assert len(driver.engine.outbox) <= 10
+    driver.step(PublisherUp("kill"))
+    told = driver.events("mass_progress")
+    assert told
+    driver.confirm()
+    driver.advance(1)
+    news = driver.events("mass_progress")[len(told) :]
+    assert len(news) >= 4, "it goes on"
+    assert len({e["event_id"] for e in told + news}) == len(told + news)
+
+
 def test_a_cancel_that_another_command_has_just_sent_is_not_sent_again() -> None:
     driver = Driver()
     driver.deliver(body=b'{"type":"OrderCancelRequest","data":[{"Symbol":"BTC-USD","OrderID":"order-1"}]}', id="one")

@@ -30,6 +30,9 @@ from worker.wire.venue import Record
 PROGRESS_EVERY_S: Final = 0.18
 """Contract section 5 asks for ``mass_progress`` every 250 ms at least; a tick of the runner may come 50 ms late."""
 
+PROGRESS_UNCONFIRMED: Final = 8
+"""So many may wait for their confirm, which a busy broker needs some time for; with more it is not told anew."""
+
 ROUND_PAUSE_S: Final = 0.05
 """Between the end of a round's cancels and the next snapshot; doubles with each round that closed nothing."""
 

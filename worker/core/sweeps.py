@@ -283,8 +283,7 @@ class Sweeps:
                 self._advance(sweep, session, now)
             if sweep.stage == "sweeping" and now.mono >= sweep.next_progress:
                 sweep.next_progress = now.mono + PROGRESS_EVERY_S
-                sweep.progress_count += 1
-                self._events.mass_progress(sweep, sweep.progress_count, now)
+                self._events.mass_progress(sweep, now)
 
     def _advance(self, sweep: Sweep, session: SessionState | None, now: Now) -> None:
         if session is not None and not sweep.recovered and sweep.recovery is None and now.mono >= sweep.next_replay:
