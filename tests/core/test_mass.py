@@ -860,6 +860,38 @@ def test_a_list_that_costs_one_session_after_the_other_is_left_alone_for_a_while
     assert len(driver.listings()) == 4, "what has worked once is done at every session's start again"
 
 
+def test_it_is_read_after_that_while_on_the_sessions_that_stayed() -> None:
+    driver = Driver(sessions=0)
+    driver.listing = False
+    for number in (1, 2):
+        driver.connect()
+        driver.lose(number, "closed with 1009")
+    driver.connect()
+    driver.orders = [order("New", OrderID="order-1")]
+    driver.listing = True
+    driver.advance(59)
+    assert len(driver.listings()) == 2
+    driver.advance(2)
+    assert len(driver.listings()) == 3
+    driver.advance(300)
+    assert len(driver.listings()) == 3, "once"
+    driver.orders = []
+    assert first_sweep(driver) == ["order-1"]
+
+
+def test_it_waits_for_a_session_if_none_is_ready_then() -> None:
+    driver = Driver(sessions=0)
+    driver.listing = False
+    for number in (1, 2):
+        driver.connect()
+        driver.lose(number, "closed with 1009")
+    driver.advance(70)
+    due = driver.engine.next_due()
+    assert due is None or due > driver.mono, "nobody is woken for it"
+    driver.connect()
+    assert len(driver.listings()) == 3
+
+
 def test_the_book_can_be_turned_off() -> None:
     driver = listed(order("New", OrderID="order-1"), kill={"read_orders": False})
     assert driver.listings() == []
