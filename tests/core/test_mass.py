@@ -10,6 +10,7 @@ import pytest
 
 from tests.core.driver import Driver
 from tests.core.payloads import START_US, Fields, order, report
+from worker.core import sweep as sweep_module
 from worker.core.facts import Delivery, PublisherUp
 from worker.wire import event as wire
 from worker.wire.command import derive_sweep_cl_ord_id
@@ -970,6 +971,27 @@ def test_of_several_cancels_of_an_order_the_newest_counts_whatever_the_order_of_
     }
     assert driver.cancels_sent() == []
     assert mass_final(driver)["outcome"] == "mass_canceled"
+
+
+def test_what_a_replay_tells_of_others_costs_a_restarted_mass_cancel_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids that a worker derives look alike: to tell whose one is takes many hashes, so each is looked at once."""
+    derived = 0
+
+    def counting(command_id: str, order_id: str, number: int) -> str:
+        nonlocal derived
+        derived += 1
+        return derive_sweep_cl_ord_id(command_id, order_id, number)
+
+    monkeypatch.setattr(sweep_module, "derive_sweep_cl_ord_id", counting)
+    driver = Driver()
+    alike = [(f"order-{n}", derive_sweep_cl_ord_id("another", f"order-{n}", 1)) for n in range(40)]
+    driver.history = [
+        report("Trade", OrderID=order_id, ClOrdID=request, Symbol=symbol)
+        for symbol, some in (("BTC-USD", alike[:20]), ("ETH-USD", alike[20:]))
+        for order_id, request in some * 10
+    ]
+    restarted(driver, scope="Security", Symbol="BTC-USD")
+    assert derived == 20 * 64
 
 
 def test_an_order_whose_cancel_the_venue_still_works_on_is_waited_for() -> None:

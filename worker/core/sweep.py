@@ -200,7 +200,8 @@ class Recovery:
     """The replay of reports after a redelivery: which orders an earlier process has sent cancels for.
 
     Without it an order that closed while no worker ran would be missing in the ledger, and have no final. ``newest``:
-    the highest sweep seen, by OrderID, of the orders that it admitted.
+    the highest sweep seen, by OrderID, of the orders that it admitted. ``recognised``: the sweep, or None, by OrderID
+    and ClOrdID, since an id that a worker has derived can be told by many hashes only.
     """
 
     def __init__(self, sweep: Sweep, session: SessionState) -> None:
@@ -209,6 +210,7 @@ class Recovery:
         self.spoiled = False
         self.sub: Subscription | None = None
         self.newest: dict[str, int] = {}
+        self.recognised: dict[tuple[str, str], int | None] = {}
 
     def spoil(self, why: str) -> None:
         """Something of it could not be read."""
@@ -280,22 +282,23 @@ class Sweep:
             swept.record = record
         return swept
 
-    def recognise(self, record: Record) -> int | None:
+    def recognise(self, recovery: Recovery, record: Record) -> int | None:
         """The sweep whose cancel a report answers, by its ClOrdID; None: no cancel of this mass cancel."""
         order_id, request = record.order_id, record.cl_ord_id
-        if order_id is None or request is None or not is_derived(request):
+        if order_id is None or request is None or not is_derived(request) or self.scope.covers(record) is False:
             return None
-        command_id = self.command.command_id
-        return next(
-            (n for n in range(SWEEPS_RECOGNISED) if derive_sweep_cl_ord_id(command_id, order_id, n) == request), None
-        )
+        if (order_id, request) not in recovery.recognised:
+            command_id = self.command.command_id
+            found = (n for n in range(SWEEPS_RECOGNISED) if derive_sweep_cl_ord_id(command_id, order_id, n) == request)
+            recovery.recognised[order_id, request] = next(found, None)
+        return recovery.recognised[order_id, request]
 
     def recover(self, recovery: Recovery, record: Record) -> CancelState | None:
         """Admit the order of a report that answers a cancel of an earlier process, which is returned if it is new.
 
         The newest of those cancels is the order's present one, whatever the order of the pages.
         """
-        number = self.recognise(record)
+        number = self.recognise(recovery, record)
         if number is None or record.order_id is None or record.cl_ord_id is None:
             return None
         self.rounds = max(self.rounds, number)

@@ -273,10 +273,6 @@ class Sweeps:
 
     # -- snapshots
 
-    def wanted(self) -> bool:
-        """Whether any mass cancel is under way."""
-        return bool(self._running)
-
     def advance(self, session: SessionState | None, now: Now) -> None:
         """Take each mass cancel as far as it can go now; ``session`` is a ready one, if there is any."""
         self._advanced = now.mono
