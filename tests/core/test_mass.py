@@ -394,10 +394,12 @@ def test_a_snapshot_on_a_lost_session_is_taken_anew() -> None:
     driver = Driver(sessions=2)
     driver.answering = False
     sweep(driver)
-    before = len(driver.questions())
-    driver.lose(driver.subscribes()[-1].session)
+    before, lost = len(driver.questions()), driver.subscribes()[-1].session
+    sent = [s for s in driver.sent if s.session == lost]
+    driver.lose(lost)
     driver.answering = True
     driver.advance(3)
+    assert [s for s in driver.sent if s.session == lost] == sent, "what was asked there needs no end"
     assert len(driver.questions()) > before
     assert mass_final(driver)["outcome"] == "mass_canceled"
 
@@ -486,6 +488,20 @@ def test_it_is_ended_once_however_often_it_is_found_to_have_been_delivered_too_o
     driver.confirm()
     assert driver.settlement(delivery) == ("ack" if flat else "dead_letter")
     assert driver.stopped == 1
+    assert list(driver.left_over()) == []
+
+
+def test_its_final_may_be_confirmed_after_it_was_handed_back() -> None:
+    driver = Driver()
+    driver.lose_publisher("kill")
+    delivery = sweep(driver)
+    driver.ask_to_stop()
+    driver.stop_consumers()
+    driver.end_grace()
+    assert driver.settlement(delivery) == "requeue"
+    driver.step(PublisherUp("kill"))
+    driver.confirm()
+    assert mass_final(driver)["outcome"] == "mass_canceled"
     assert list(driver.left_over()) == []
 
 
