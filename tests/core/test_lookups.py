@@ -398,3 +398,21 @@ def test_an_order_that_appears_within_unknown_wait_is_canceled_after_all() -> No
     driver.orders = WORKING
     driver.advance(3)
     assert driver.cancels_sent() == ["y-1"]
+
+
+def test_an_order_is_not_unknown_by_an_answer_whose_first_frame_went_missing() -> None:
+    driver = Driver(venue={"unknown_wait": 1.0})
+    driver.answering = False
+    driver.deliver(item(1), redelivered=True)
+    asked = 0
+    for _ in range(200):
+        for sent in driver.subscribes(1)[1 + asked :]:
+            asked += 1
+            driver.frame_numbers[1, sent.frame["reqid"]] = 1
+            driver.frame(1, sent.frame["reqid"], sent.frame["streams"][0]["name"], initial=True, data=[])
+        driver.advance(0.05)
+    assert asked >= 4
+    assert driver.outcome() is None
+    driver.answering = True
+    driver.advance(20)
+    assert driver.outcome() == "unknown_order"

@@ -10,7 +10,8 @@ import pytest
 
 from tests.core.driver import Driver
 from tests.core.payloads import START_US, Fields, order, report
-from worker.core.facts import Delivery
+from worker.core import sweep as sweep_module
+from worker.core.facts import Delivery, PublisherUp
 from worker.wire import event as wire
 from worker.wire.command import derive_sweep_cl_ord_id
 from worker.wire.timestamp import format_utc
@@ -346,6 +347,24 @@ def test_progress_is_told_at_least_every_250_ms() -> None:
     assert all((e["final"], e["index"]) == (False, 0) for e in progress)
 
 
+def test_progress_does_not_pile_up_while_the_broker_confirms_none() -> None:
+    driver = Driver()
+    driver.answering = False
+    driver.lose_publisher("kill")
+    sweep(driver)
+    driver.lose(1)
+    driver.advance(50)
+    assert len(driver.engine.outbox) <= 10
+    driver.step(PublisherUp("kill"))
+    told = driver.events("mass_progress")
+    assert told
+    driver.confirm()
+    driver.advance(1)
+    news = driver.events("mass_progress")[len(told) :]
+    assert len(news) >= 4, "it goes on"
+    assert len({e["event_id"] for e in told + news}) == len(told + news)
+
+
 def test_a_cancel_that_another_command_has_just_sent_is_not_sent_again() -> None:
     driver = Driver()
     driver.deliver(body=b'{"type":"OrderCancelRequest","data":[{"Symbol":"BTC-USD","OrderID":"order-1"}]}', id="one")
@@ -375,10 +394,12 @@ def test_a_snapshot_on_a_lost_session_is_taken_anew() -> None:
     driver = Driver(sessions=2)
     driver.answering = False
     sweep(driver)
-    before = len(driver.questions())
-    driver.lose(driver.subscribes()[-1].session)
+    before, lost = len(driver.questions()), driver.subscribes()[-1].session
+    sent = [s for s in driver.sent if s.session == lost]
+    driver.lose(lost)
     driver.answering = True
     driver.advance(3)
+    assert [s for s in driver.sent if s.session == lost] == sent, "what was asked there needs no end"
     assert len(driver.questions()) > before
     assert mass_final(driver)["outcome"] == "mass_canceled"
 
@@ -450,6 +471,62 @@ def test_delivered_too_often_it_is_ended_rather_than_handed_back() -> None:
     assert list(driver.left_over()) == []
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_it_is_ended_once_however_often_it_is_found_to_have_been_delivered_too_often(flat: bool) -> None:
+    """Its final waits for a confirm while deliveries held too long are looked over, and the worker is stopped."""
+    driver = Driver(broker={"hold_limit": 20.0})
+    driver.answering = flat
+    driver.lose_publisher("kill")
+    delivery = sweep(driver, redelivered=True, headers={"x-delivery-count": 9})
+    driver.audit_says(False, "mass")
+    driver.advance(40)
+    driver.ask_to_stop()
+    driver.stop_consumers()
+    driver.end_grace()
+    driver.step(PublisherUp("kill"))
+    assert [e.outcome for e in driver.published if e.final] == ["mass_canceled" if flat else "mass_incomplete"]
+    driver.confirm()
+    assert driver.settlement(delivery) == ("ack" if flat else "dead_letter")
+    assert driver.stopped == 1
+    assert list(driver.left_over()) == []
+
+
+def test_its_final_may_be_confirmed_after_it_was_handed_back() -> None:
+    driver = Driver()
+    driver.lose_publisher("kill")
+    delivery = sweep(driver)
+    driver.ask_to_stop()
+    driver.stop_consumers()
+    driver.end_grace()
+    assert driver.settlement(delivery) == "requeue"
+    driver.step(PublisherUp("kill"))
+    driver.confirm()
+    assert mass_final(driver)["outcome"] == "mass_canceled"
+    assert list(driver.left_over()) == []
+
+
+def test_once_incomplete_it_is_dead_lettered_however_often_it_comes() -> None:
+    driver = Driver()
+    opened(driver, 1)
+    first = sweep(driver)
+    driver.advance(70)
+    assert mass_final(driver)["outcome"] == "mass_incomplete"
+    driver.confirm()
+    again = sweep(driver, redelivered=True)
+    driver.confirm()
+    assert (driver.settlement(first), driver.settlement(again)) == ("dead_letter", "dead_letter")
+
+
+def test_once_acked_for_its_final_in_the_audit_stream_it_is_acked_however_often_it_comes() -> None:
+    driver = Driver()
+    first = sweep(driver, redelivered=True)
+    driver.audit_says(True, "mass")
+    again = sweep(driver, redelivered=True)
+    assert (driver.settlement(first), driver.settlement(again)) == ("ack", "ack")
+    assert driver.events() == []
+    assert list(driver.left_over()) == []
+
+
 def test_a_large_mass_cancel_pushes_nobody_elses_end_out_of_memory() -> None:
     driver = Driver(results={"memory": 20})
     driver.deliver(body=b'{"type":"OrderCancelRequest","data":[{"Symbol":"BTC-USD","OrderID":"order-99"}]}', id="one")
@@ -491,6 +568,9 @@ def test_a_second_delivery_while_an_order_waits_for_anothers_cancel_ends_nothing
     sweep(driver)
     sweep(driver)
     assert driver.events("doubtful") == []
+    driver.advance(1.5)
+    assert len(driver.cancels_sent()) == 1, "the one that was joined is young still"
+    assert driver.engine.stats.doubts["redelivered"] == 0
     obey(driver)
     driver.advance(1)
     assert order_finals(driver) == {"order-1": "already_closed"}
@@ -580,6 +660,35 @@ def test_a_list_that_holds_fewer_orders_than_the_venue_counts_is_no_proof() -> N
     final = mass_final(driver)
     assert final["error"]["code"] == "not_proven"
     assert "the venue counts 1 order and listed 0" in final["error"]["message"]
+
+
+def test_an_order_on_two_pages_makes_up_for_no_order_that_the_list_lacks() -> None:
+    driver = Driver()
+    driver.answering = False
+    sweep(driver)
+    reqid = driver.subscribes()[-1].frame["reqid"]
+    page = {"initial": True, "data": [order("Filled", OrderID="order-1", LeavesQty="0")], "total_count": 2}
+    driver.frame(1, reqid, "Order", **page, next="a")
+    driver.frame(1, reqid, "Order", **page)
+    driver.advance(0.1)
+    assert driver.finals("mass") == []
+    driver.advance(70)
+    assert mass_final(driver)["outcome"] == "mass_incomplete"
+
+
+def test_a_list_whose_first_frame_went_missing_is_no_proof() -> None:
+    """The numbers of a stream's frames begin with 1 (protocol section 8, rule 7)."""
+    driver = Driver()
+    driver.answering = False
+    sweep(driver)
+    reqid = driver.subscribes()[-1].frame["reqid"]
+    driver.frame_numbers[1, reqid] = 1
+    driver.frame(1, reqid, "Order", initial=True, data=[])
+    driver.advance(0.1)
+    assert driver.finals("mass") == []
+    driver.answering = True
+    driver.advance(3)
+    assert mass_final(driver)["outcome"] == "mass_canceled", "by another list"
 
 
 def test_an_order_that_leaves_the_list_is_not_closed_by_that() -> None:
@@ -768,6 +877,38 @@ def test_a_list_that_costs_one_session_after_the_other_is_left_alone_for_a_while
     assert len(driver.listings()) == 4, "what has worked once is done at every session's start again"
 
 
+def test_it_is_read_after_that_while_on_the_sessions_that_stayed() -> None:
+    driver = Driver(sessions=0)
+    driver.listing = False
+    for number in (1, 2):
+        driver.connect()
+        driver.lose(number, "closed with 1009")
+    driver.connect()
+    driver.orders = [order("New", OrderID="order-1")]
+    driver.listing = True
+    driver.advance(59)
+    assert len(driver.listings()) == 2
+    driver.advance(2)
+    assert len(driver.listings()) == 3
+    driver.advance(300)
+    assert len(driver.listings()) == 3, "once"
+    driver.orders = []
+    assert first_sweep(driver) == ["order-1"]
+
+
+def test_it_waits_for_a_session_if_none_is_ready_then() -> None:
+    driver = Driver(sessions=0)
+    driver.listing = False
+    for number in (1, 2):
+        driver.connect()
+        driver.lose(number, "closed with 1009")
+    driver.advance(70)
+    due = driver.engine.next_due()
+    assert due is None or due > driver.mono, "nobody is woken for it"
+    driver.connect()
+    assert len(driver.listings()) == 3
+
+
 def test_the_book_can_be_turned_off() -> None:
     driver = listed(order("New", OrderID="order-1"), kill={"read_orders": False})
     assert driver.listings() == []
@@ -846,6 +987,27 @@ def test_of_several_cancels_of_an_order_the_newest_counts_whatever_the_order_of_
     }
     assert driver.cancels_sent() == []
     assert mass_final(driver)["outcome"] == "mass_canceled"
+
+
+def test_what_a_replay_tells_of_others_costs_a_restarted_mass_cancel_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids that a worker derives look alike: to tell whose one is takes many hashes, so each is looked at once."""
+    derived = 0
+
+    def counting(command_id: str, order_id: str, number: int) -> str:
+        nonlocal derived
+        derived += 1
+        return derive_sweep_cl_ord_id(command_id, order_id, number)
+
+    monkeypatch.setattr(sweep_module, "derive_sweep_cl_ord_id", counting)
+    driver = Driver()
+    alike = [(f"order-{n}", derive_sweep_cl_ord_id("another", f"order-{n}", 1)) for n in range(40)]
+    driver.history = [
+        report("Trade", OrderID=order_id, ClOrdID=request, Symbol=symbol)
+        for symbol, some in (("BTC-USD", alike[:20]), ("ETH-USD", alike[20:]))
+        for order_id, request in some * 10
+    ]
+    restarted(driver, scope="Security", Symbol="BTC-USD")
+    assert derived == 20 * 64
 
 
 def test_an_order_whose_cancel_the_venue_still_works_on_is_waited_for() -> None:

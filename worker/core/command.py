@@ -65,6 +65,8 @@ class CommandState(Struct, eq=False, gc=False):
     def let_go(self) -> None:
         """The command has come to its end here: its cancels may outlive it, it may not outlive them."""
         self.cancels, self.finals = [], []
+        if self.sweep is not None:
+            self.sweep.let_go()
 
     @property
     def may_be_settled(self) -> bool:

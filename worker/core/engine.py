@@ -317,6 +317,7 @@ class Engine:
         self._steer()  # a snapshot may have ended by its timer
         self.desk.tick(now)
         self.lookups.tick(now)
+        self.sweeps.tick(self.sessions.pick(), now)
         self.outbox.tick(now)
         self._announce(now)
         if now.mono >= self._release_due:

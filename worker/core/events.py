@@ -10,7 +10,7 @@ from worker.core.command import CommandState
 from worker.core.effects import Effect, OutEvent, Reply
 from worker.core.outbox import Outbox
 from worker.core.stats import Stats
-from worker.core.sweep import Sweep
+from worker.core.sweep import PROGRESS_UNCONFIRMED, Sweep
 from worker.wire import event as wire
 from worker.wire.command import Context, InvalidItem, Lane
 from worker.wire.event import CodeError, Event, EventError, InputError, ScopeAsked, Sent, Times
@@ -147,9 +147,14 @@ class Events:
         event_id = wire.command_event_id(command.context.command_id, body_sha256_hex, outcome)
         self._of_command(command, event_id, None, outcome, True, now, error=error)
 
-    def mass_progress(self, sweep: Sweep, count: int, now: Now) -> None:
-        """The ledger of a mass cancel under way; ``count`` numbers its progress (contract section 5)."""
-        event_id = wire.attempt_id(sweep.command.command_id, 0, "mass_progress", count)
+    def mass_progress(self, sweep: Sweep, now: Now) -> None:
+        """The ledger of a mass cancel under way, unless too many wait for their confirm (contract section 5)."""
+        command_id, count = sweep.command.command_id, sweep.progress_count + 1
+        before = wire.attempt_id(command_id, 0, "mass_progress", count - PROGRESS_UNCONFIRMED)
+        if count > PROGRESS_UNCONFIRMED and self._outbox.holds(before):
+            return
+        sweep.progress_count = count
+        event_id = wire.attempt_id(command_id, 0, "mass_progress", count)
         self._of_mass(sweep, "mass_progress", False, event_id, None, None, now)
 
     def mass_final(self, sweep: Sweep, outcome: str, error: CodeError | None, now: Now) -> None:

@@ -40,10 +40,11 @@ HALF_DONE_KEPT: Final = 10_000
 class Ended:
     """What is kept of a command after its end: how its content is recognised, and what was said of it."""
 
-    __slots__ = ("body_digest", "finals", "size")
+    __slots__ = ("body_digest", "dead", "finals", "size")
 
     def __init__(self, command: CommandState) -> None:
         self.body_digest = command.body_digest
+        self.dead = command.dead
         # Of a mass cancel the one report is kept: its orders' finals would push out everybody else's.
         self.finals = command.finals if command.sweep is None else command.finals[-1:]
         self.size = max(1, len(self.finals))
@@ -197,7 +198,7 @@ class Intake:
             there.redelivered = True
         if delivery.lane == "kill" and there.lane == "cancel":
             self._promote(there, now)
-        for cancel in there.cancels:
+        for cancel in there.cancels if there.sweep is None else ():  # a mass cancel's wait for no redelivery
             if cancel.phase is Phase.PARKED:
                 self._desk.inflight.enter(cancel)
                 if cancel.sent == "never":
@@ -224,9 +225,9 @@ class Intake:
         """A command that ended a short while ago came again: the same finals, nothing sent."""
         self._stats.commands_joined[state.lane] += 1
         self._verdicts.add(state)
+        state.dead = ended.dead
         state.unconfirmed = len(ended.finals)
         for event in ended.finals:
-            state.dead = state.dead or event.outcome in ("invalid", "unresolved")
             self._outbox.publish(
                 OutEvent(
                     event.event_id,
@@ -245,6 +246,7 @@ class Intake:
                 now,
             )
             self._events.reply(event, state.context)
+        self.settle_if_done(state)  # of a mass cancel that was acked for its final in the audit stream nothing was kept
 
     # -- new
 
@@ -384,7 +386,7 @@ class Intake:
     def _end_suspect(self, command: CommandState, now: Now) -> None:
         count = command.context.delivery_count + 1
         message = f"delivered {count} times without an end: it is not handed back once more"
-        if command.sweep is not None:
+        if command.sweep is not None and command.sweep.stage != "done":  # else only its final's confirm is awaited
             self._sweeps.give_up(command.sweep, message, now)
         for cancel in command.cancels:
             if cancel.phase is not Phase.FINAL:

@@ -37,6 +37,10 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._events["kill"]) + len(self._events["cancel"])
 
+    def holds(self, event_id: str) -> bool:
+        """Whether an event waits for its confirm."""
+        return any(event_id in events for events in self._events.values())
+
     def unconfirmed(self, lane: Lane) -> int:
         """How many events of the lane wait for their confirm."""
         return len(self._events[lane])

@@ -214,11 +214,17 @@ class SessionState:
         return self.main if frame.reqid is None else self.subscriptions.get(frame.reqid)
 
     def has_gap(self, sub: Subscription, frame: Frame | UnreadFrame) -> bool:
-        """Whether a frame of the stream went missing before this one (protocol section 8, rule 7)."""
+        """Whether a frame of the stream went missing before this one (protocol section 8, rule 7).
+
+        If it is the first, the answer to a question is spoiled. The report stream is not begun again for that: with a
+        venue that numbers otherwise no session would ever be ready.
+        """
         seq = frame.seq_num if frame.seq_num is not None else frame.seq
         if seq is None:
             return False
         expected, sub.next_seq = sub.next_seq, seq + 1
+        if expected is None and seq > 1 and sub.query is not None:
+            sub.query.spoil("its first frame went missing")
         return expected is not None and seq > expected
 
     def advance(self, sub: Subscription, frame: Frame | UnreadFrame, news: bool, now: Now) -> bool:

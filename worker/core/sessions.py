@@ -95,6 +95,7 @@ class Sessions:
         self._stats.session_losses += 1
         if session.main is not None and session.main.records:
             self._judge(session.main, session, now)  # the venue's word counts, though its stream broke off
+        session.subscriptions.clear()  # who asked and what was asked would keep each other alive
         self._lookups.session_lost(session)
         self._sweeps.session_lost(session, now)
         frames = list(session.frames.values())
@@ -263,7 +264,7 @@ class Sessions:
                 return
         if sub.ended is None:
             if frame.initial and isinstance(sub.query, Snapshot):
-                sub.query.count(len(records or ()), frame.total_count)
+                sub.query.expect(frame.total_count)
             news = bool(records) and self._in_snapshot(session, sub, frame, records or [], source, now)
             if session.advance(sub, frame, news, now):
                 self._snapshot_ended(session, sub, now)

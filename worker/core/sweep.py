@@ -30,6 +30,9 @@ from worker.wire.venue import Record
 PROGRESS_EVERY_S: Final = 0.18
 """Contract section 5 asks for ``mass_progress`` every 250 ms at least; a tick of the runner may come 50 ms late."""
 
+PROGRESS_UNCONFIRMED: Final = 8
+"""So many may wait for their confirm, which a busy broker needs some time for; with more it is not told anew."""
+
 ROUND_PAUSE_S: Final = 0.05
 """Between the end of a round's cancels and the next snapshot; doubles with each round that closed nothing."""
 
@@ -140,11 +143,16 @@ class Snapshot:
         self.all_open: set[str] = set()
         self.sub: Subscription | None = None
         self._gone: set[str] = set()
-        self._read = 0
+        self._listed: set[str] = set()
         self._total: int | None = None
 
     def keep(self, record: Record) -> None:
-        """One Order record, of the snapshot or live."""
+        """One Order record of the snapshot."""
+        if record.order_id is not None:
+            self._listed.add(record.order_id)  # pages may overlap (protocol 3.4)
+        self._take(record)
+
+    def _take(self, record: Record) -> None:
         order_id = record.order_id
         if order_id is None:
             self.spoil("a record without OrderID")
@@ -165,19 +173,18 @@ class Snapshot:
         """One live record: a page that comes after it may still show what was before it (protocol 3.3)."""
         if record.order_id is not None and self.ended is None and venue.status_is_closed(record):
             self._gone.add(record.order_id)
-        self.keep(record)
+        self._take(record)
 
-    def count(self, records: int, total: object) -> None:
-        """One frame of the snapshot had so many records; ``total`` is its ``total_count``."""
-        self._read += records
+    def expect(self, total: object) -> None:
+        """One frame of the snapshot came, with this ``total_count``."""
         if isinstance(total, int) and (self._total is None or total < self._total):
             self._total = total
 
     def end(self, ended: Ending | None) -> None:
         """It came to its end; what the venue counted and did not hand over may be open."""
         self.ended = ended
-        if self._total is not None and self._read < self._total:
-            self.spoil(f"the venue counts {_orders(self._total)} and listed {self._read}")
+        if self._total is not None and len(self._listed) < self._total:
+            self.spoil(f"the venue counts {_orders(self._total)} and listed {len(self._listed)}")
 
     def spoil(self, why: str) -> None:
         """Something of it could not be read: it proves nothing."""
@@ -193,7 +200,8 @@ class Recovery:
     """The replay of reports after a redelivery: which orders an earlier process has sent cancels for.
 
     Without it an order that closed while no worker ran would be missing in the ledger, and have no final. ``newest``:
-    the highest sweep seen, by OrderID, of the orders that it admitted.
+    the highest sweep seen, by OrderID, of the orders that it admitted. ``recognised``: the sweep, or None, by OrderID
+    and ClOrdID, since an id that a worker has derived can be told by many hashes only.
     """
 
     def __init__(self, sweep: Sweep, session: SessionState) -> None:
@@ -202,6 +210,7 @@ class Recovery:
         self.spoiled = False
         self.sub: Subscription | None = None
         self.newest: dict[str, int] = {}
+        self.recognised: dict[tuple[str, str], int | None] = {}
 
     def spoil(self, why: str) -> None:
         """Something of it could not be read."""
@@ -273,22 +282,23 @@ class Sweep:
             swept.record = record
         return swept
 
-    def recognise(self, record: Record) -> int | None:
+    def recognise(self, recovery: Recovery, record: Record) -> int | None:
         """The sweep whose cancel a report answers, by its ClOrdID; None: no cancel of this mass cancel."""
         order_id, request = record.order_id, record.cl_ord_id
-        if order_id is None or request is None or not is_derived(request):
+        if order_id is None or request is None or not is_derived(request) or self.scope.covers(record) is False:
             return None
-        command_id = self.command.command_id
-        return next(
-            (n for n in range(SWEEPS_RECOGNISED) if derive_sweep_cl_ord_id(command_id, order_id, n) == request), None
-        )
+        if (order_id, request) not in recovery.recognised:
+            command_id = self.command.command_id
+            found = (n for n in range(SWEEPS_RECOGNISED) if derive_sweep_cl_ord_id(command_id, order_id, n) == request)
+            recovery.recognised[order_id, request] = next(found, None)
+        return recovery.recognised[order_id, request]
 
     def recover(self, recovery: Recovery, record: Record) -> CancelState | None:
         """Admit the order of a report that answers a cancel of an earlier process, which is returned if it is new.
 
         The newest of those cancels is the order's present one, whatever the order of the pages.
         """
-        number = self.recognise(record)
+        number = self.recognise(recovery, record)
         if number is None or record.order_id is None or record.cl_ord_id is None:
             return None
         self.rounds = max(self.rounds, number)
@@ -309,16 +319,24 @@ class Sweep:
 
     def answered(self, cancel: CancelState, answer: Answer) -> bool:
         """A cancel of the sweep ended. True: its order is closed, so it is final; else it is kept as an answer."""
-        swept = self.orders[cancel.item.order_id or ""]
+        swept = self.orders.get(cancel.item.order_id or "")
+        if swept is None:
+            return False  # the mass cancel was let go
         if swept.waits and cancel is swept.cancel:
             swept.waits = False
             self.waiting -= 1
         self.strained = self.strained or bool(cancel.lookups)
         if swept.done or (answer.outcome == "deadline_passed" and swept.answer is not None):
             return False  # what the venue said to an earlier cancel of the order stands
-        swept.answer = answer
         swept.closed = swept.done = answer.outcome in ("canceled", "already_closed")
+        # Of one that gets its final now the ledger asks no more, and its report would keep a whole frame alive.
+        swept.answer = Answer(answer.outcome, answer.live) if swept.done else answer
         return swept.done
+
+    def let_go(self) -> None:
+        """Its command has come to its end here, and may be asked once more: reports and waits outlive both."""
+        self.orders = {}
+        vars(self).pop("command", None)  # each would keep the other alive
 
     @property
     def sent(self) -> Sent:

@@ -74,7 +74,7 @@ class Sweeps:
         self._listing: Listing | None = None
         self._listed_on: SessionState | None = None
         self._lists_lost = 0
-        self._list_from = 0.0
+        self._list_from: float | None = None
 
     def __len__(self) -> int:
         return len(self._running)
@@ -158,10 +158,17 @@ class Sweeps:
         From then on the reports keep it, so that a mass cancel can send before any list has come (contract section 5).
         """
         self._clock_offset_us = session.clock_offset_us
-        if self._listed_on is not None or not self._config.kill.read_orders or now.mono < self._list_from:
+        if self._listed_on is not None or not self._config.kill.read_orders or self._list_from is not None:
             return
         self._listed_on, self._listing = session, Listing(session, self._book.ids())
         self._subscribe_orders(session, self._listing, now)
+
+    def tick(self, session: SessionState | None, now: Now) -> None:
+        """Read the list that was left alone for a while, on ``session`` if one is ready, else on the next that is."""
+        if self._list_from is not None and now.mono >= self._list_from:
+            self._list_from = None
+            if session is not None:
+                self.session_ready(session, now)
 
     def listed(self, sub: Subscription, listing: Listing, now: Now) -> None:
         """The list came to its end: the stream is of no more use, since the reports tell of every change."""
@@ -231,6 +238,7 @@ class Sweeps:
         recovery, sweep.recovery = sweep.recovery, None
         if recovery is not None and recovery.sub is not None:
             recovery.session.end(recovery.sub)
+            recovery.sub = None  # each would keep the other alive
 
     # -- sending
 
@@ -265,10 +273,6 @@ class Sweeps:
 
     # -- snapshots
 
-    def wanted(self) -> bool:
-        """Whether any mass cancel is under way."""
-        return bool(self._running)
-
     def advance(self, session: SessionState | None, now: Now) -> None:
         """Take each mass cancel as far as it can go now; ``session`` is a ready one, if there is any."""
         self._advanced = now.mono
@@ -282,8 +286,7 @@ class Sweeps:
                 self._advance(sweep, session, now)
             if sweep.stage == "sweeping" and now.mono >= sweep.next_progress:
                 sweep.next_progress = now.mono + PROGRESS_EVERY_S
-                sweep.progress_count += 1
-                self._events.mass_progress(sweep, sweep.progress_count, now)
+                self._events.mass_progress(sweep, now)
 
     def _advance(self, sweep: Sweep, session: SessionState | None, now: Now) -> None:
         if session is not None and not sweep.recovered and sweep.recovery is None and now.mono >= sweep.next_replay:
@@ -392,6 +395,7 @@ class Sweeps:
         snapshot, sweep.snapshot = sweep.snapshot, None
         if snapshot is not None and snapshot.sub is not None:
             snapshot.session.end(snapshot.sub)
+            snapshot.sub = None  # each would keep the other alive
 
     def session_lost(self, session: SessionState, now: Now) -> None:
         """A snapshot or replay on a lost session proves nothing: it is begun anew."""
@@ -403,10 +407,10 @@ class Sweeps:
         for sweep in list(self._running.values()):
             if sweep.recovery is not None and sweep.recovery.session is session:
                 self._doubt_recovered(sweep, now)
-                sweep.recovery = None
+                self._close_recovery(sweep)
             if sweep.snapshot is not None and sweep.snapshot.session is session:
                 sweep.last_looks_lost += sweep.snapshot.after_deadline
-                sweep.snapshot = None
+                self._close_snapshot(sweep)
                 if sweep.last_looks_lost >= LAST_LOOKS:
                     sweep.not_proven = "session after session was lost while the list was read"
                     self._finish(sweep, "mass_incomplete", incomplete_error(sweep, now, "not_proven"), now)
@@ -446,10 +450,14 @@ class Sweeps:
         self._events.final(swept.cancel, answer, now)
 
     def next_due(self) -> float | None:
-        """Monotonic seconds by which ``advance`` wants to be called. What was due at its last call and could not be
-        done then, for want of a session or of the venue's answer, waits for a fact and not for a time."""
+        """Monotonic seconds by which ``tick`` and ``advance`` want to be called. What was due at the last ``advance``
+        and could not be done then, for want of a session or of the venue's answer, waits for a fact and not for a time.
+        """
         dues = [*self._search_again.values()]
         for sweep in self._running.values():
             if sweep.stage == "sweeping":
                 dues += (sweep.next_progress, sweep.next_snapshot, sweep.snapshots_from, sweep.next_replay)
-        return min((due for due in dues if due > self._advanced), default=None)
+        dues = [due for due in dues if due > self._advanced]
+        if self._list_from is not None:
+            dues.append(self._list_from)
+        return min(dues, default=None)
