@@ -16,6 +16,7 @@ from worker.core.batch import LaneQueue
 from worker.core.cancel import (
     Answer,
     CancelState,
+    Overheard,
     Phase,
     ends,
     is_request,
@@ -75,8 +76,8 @@ class ReadyClock:
 class Desk:
     """Every cancel in flight and every event about it.
 
-    ``doubtful`` lists, per lane, the cancels whose look-up may begin. Commands whose last final is confirmed are
-    handed to nobody: the engine asks ``CommandState.may_be_settled``.
+    ``doubtful`` lists, per lane, the cancels whose look-up may begin. Its work ends with the final; intake settles the
+    command once every final of it is confirmed.
     """
 
     def __init__(self, config: Config, events: Events, stats: Stats, worker: str) -> None:
@@ -113,19 +114,32 @@ class Desk:
         """Judge one ExecutionReport for each cancel that it concerns, if it is new to it (protocol section 6).
 
         ``asked``: the cancels that the stream was subscribed for. What somebody else may have published a final of is
-        ended by such a stream alone, which holds every report in order: of another that was under way when the command
-        came it would see the last reports only, and rest on another one than before (contract section 3, Ids).
+        ended by such a stream first, which holds every report in order: of another that was under way when the command
+        came it would see the last reports only, and rest on another one than before (contract section 3, Ids). What
+        such another one tells is kept, for a look-up that finds no earlier end.
         """
         for cancel in cancels:
-            if cancel.phase is Phase.DOUBT and cancel.is_inherited and cancel not in asked and ends(cancel, record):
+            if (
+                cancel.phase is Phase.DOUBT
+                and (cancel.is_inherited or cancel.overheard is not None)
+                and cancel not in asked
+                and ends(cancel, record)
+            ):
+                if cancel.overheard is None:
+                    cancel.overheard = Overheard(record, Raw(bytes(raw)), exec_id, session_id)
                 continue
             seen = cancel.exec_ids
             if exec_id in seen:
                 if cancel.phase is Phase.FINAL or not self._conflicts(cancel, record, raw, now):
                     self._stats.duplicate_reports += 1
                 continue
-            cancel.exec_ids = (*seen, exec_id) if len(seen) < EXEC_IDS_KEPT else (*seen[1:], exec_id)
+            self._note_exec_id(cancel, exec_id)
             self._apply_to(cancel, record, raw, exec_id, now, session_id, replayed)
+
+    @staticmethod
+    def _note_exec_id(cancel: CancelState, exec_id: str) -> None:
+        seen = cancel.exec_ids
+        cancel.exec_ids = (*seen, exec_id) if len(seen) < EXEC_IDS_KEPT else (*seen[1:], exec_id)
 
     def _conflicts(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> bool:
         """Whether a report under an ExecID seen before has other content: it is kept, counted and looked up (faults 3).
@@ -422,6 +436,9 @@ class Desk:
         if left > 1e-6 or cancel.phase in (Phase.QUEUED, Phase.SENT):  # a send that is on its way may still be answered
             self._set(now.mono + max(left, 0.1), "window", cancel)
             return
+        self.heed_overheard(cancel, now)
+        if cancel.phase is Phase.FINAL:
+            return
         self.unresolved(cancel, now, "the venue gave no conclusive word within the doubt window")
 
     def next_due(self) -> float | None:
@@ -433,6 +450,9 @@ class Desk:
 
     def concluded(self, cancel: CancelState, conclusion: Conclusion, record: Record | None, now: Now) -> None:
         """Act on what a look-up proved. The cancel is in DOUBT (contract 4.2, 4.3)."""
+        self.heed_overheard(cancel, now)
+        if cancel.phase is not Phase.DOUBT:
+            return
         cancel.lookups += 1
         if record is not None:
             if cancel.order_id is None and record.order_id is not None:
@@ -461,6 +481,13 @@ class Desk:
             case "unclear":
                 if cancel.lookups < LOOKUPS_PER_REJECT or not self._closed_by_reject(cancel, now):
                     self._schedule_lookup(cancel, now)
+
+    def heed_overheard(self, cancel: CancelState, now: Now) -> None:
+        """Judge the report that ended it for whoever sent it, now that no earlier one has been found."""
+        overheard, cancel.overheard = cancel.overheard, None
+        if overheard is not None and overheard.exec_id not in cancel.exec_ids:
+            self._note_exec_id(cancel, overheard.exec_id)
+            self._apply_to(cancel, *overheard[:3], now, overheard.session_id, replayed=False)
 
     def _closed_by_lookup(self, cancel: CancelState, now: Now) -> None:
         if cancel.refused is not None:

@@ -131,6 +131,9 @@ class Lookups:
         # An order known by its client id may have told its OrderID only now, after reports under later client ids.
         named = [c for c in query.unnamed if c.order_id is not None and inquiry.still_asks(c)]
         inquiry.proven.update(c for c in query.covers if c not in named)
+        for cancel in query.covers:
+            if cancel.overheard is not None and cancel not in named:
+                self._desk.heed_overheard(cancel, now)  # the replay is whole, and held nothing that came before it
         if named:
             self._ask(inquiry, inquiry.report_queries(named), now)
         listed = self._listed
