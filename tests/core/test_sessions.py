@@ -464,3 +464,41 @@ def test_a_report_counts_whatever_stands_in_its_fields_that_decide_nothing() -> 
     assert driver.outcome() == "canceled"
     assert b'"report":' + raw + b"," in driver.published[0].body
     assert driver.engine.stats.bad_records == driver.engine.stats.bad_frames == 0
+
+
+@pytest.mark.parametrize("reason", [[3], {"Code": 6, "Name": "DuplicateClOrdID"}, True])
+@pytest.mark.parametrize("name", ["CxlRejReason", "OrdRejReason"])
+def test_a_reject_whose_reason_cannot_be_read_is_doubt(name: str, reason: object) -> None:
+    """It may say that the cancel runs, or that an earlier send of it arrived (protocol 5.4)."""
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item())
+    driver.report("CancelRejected" if name == "CxlRejReason" else "Rejected", ClOrdID="y-1", **{name: reason})
+    assert (driver.outcomes(), driver.engine.stats.bad_records) == ([], 1)
+    driver.advance(5)
+    assert driver.outcomes() == ["doubtful"]
+    driver.report("Canceled", ClOrdID="y-1")
+    assert driver.outcome() == "canceled"
+
+
+@pytest.mark.parametrize("initial", [False, True], ids=["live", "in the replay"])
+def test_nesting_at_the_edge_of_what_can_be_read_harms_nothing_else(initial: bool) -> None:
+    """The records of a frame are taken apart by a second reading that goes deeper by some levels than the first."""
+    seen = set()
+    for depth in range(900, 1_010):
+        driver = Driver()
+        driver.answering = False
+        driver.deliver(item())
+        session = 1
+        if initial:
+            driver.lose(1)
+            session = driver.connect(replay=None)
+        record = json.dumps(report("Trade", ClOrdID="ord-000417"))[:-1].encode()
+        text = b'{"reqid":%d,"type":"ExecutionReport","initial":%s,"seqNum":2,"data":[%s,"Odd":%s}]}'
+        odd = b"[" * depth + b"]" * depth
+        driver.raw(session, text % (driver.main(session), json.dumps(initial).encode(), record, odd))
+        seen.add(driver.engine.stats.bad_frames)
+        driver.advance(2.5)  # what was begun anew ends by its timer
+        driver.report("Canceled", session, ClOrdID="y-1")
+        assert driver.outcome() == "canceled"
+    assert seen == {0, 1}, "the edge was met"

@@ -81,8 +81,8 @@ class CancelState(Struct, eq=False, gc=False):
     ``order_id`` is the target's OrderID as given or as learned from the venue; ``client_ids`` are client ids known to
     name the target. ``cl_ord_id`` is the id of the next or last send, ``earlier_ids`` those of sends before it.
     ``pending_of`` is the request whose PendingCancel made it PENDING, its own or another's.
-    ``closed_before`` is a replayed report that closed the order before the cancel was asked for; ``overheard`` the first
-    one that would have ended a cancel of a redelivered command while the venue was being asked about it.
+    ``closed_before`` is a replayed report that closed the order before the cancel was asked for; ``overheard`` is the
+    first one that would have ended a cancel of a redelivered command while the venue was being asked about it.
     ``due`` is monotonic seconds; ``doubt_began`` is seconds on the clock that only runs while a session is ready.
     """
 
@@ -120,6 +120,7 @@ class CancelState(Struct, eq=False, gc=False):
     doubt_began: float | None = None
     doubtful_attempt: int = -1
     doubts: int = 0
+    conflicts: int = 0
     unknown_since: float | None = None
 
     def __post_init__(self) -> None:
@@ -349,7 +350,7 @@ def live_after(record: Record) -> bool | None:
         return True  # what most reports say
     if venue.is_canceled_word(record.exec_type) or record.exec_type == "Expired" or venue.is_filled(record):
         return False
-    if record.exec_type in ("CancelRejected", "Rejected") and record.ord_status == "Rejected":
+    if record.exec_type in venue.REJECTS and record.ord_status == "Rejected":
         return None
     if venue.status_is_closed(record):
         return False

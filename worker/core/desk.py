@@ -45,8 +45,8 @@ LEAST_KEPT: Final = 1_000
 LOOKUPS_PER_REJECT: Final = 2
 """How often the venue's history is asked whose hand closed an order, before its reject is the last word."""
 
-_ENDS: Final = frozenset({"canceled", "already_closed", "cancel_rejected"})
-"""Verdicts after which a cancel is final."""
+CONFLICTS_TOLD: Final = 8
+"""So many reports under ExecIDs seen before are told and looked up per cancel; those after them are only counted."""
 
 Wait = Literal["running", "anew", "lookup", "window", "joined"]
 
@@ -130,7 +130,7 @@ class Desk:
                 continue
             seen = cancel.exec_ids
             if exec_id in seen:
-                if cancel.phase is Phase.FINAL or not self._conflicts(cancel, record, raw, now):
+                if cancel.phase is Phase.FINAL or not self._conflicts(cancel, record, raw, now, replayed):
                     self._stats.duplicate_reports += 1
                 continue
             self._note_exec_id(cancel, exec_id)
@@ -141,20 +141,22 @@ class Desk:
         seen = cancel.exec_ids
         cancel.exec_ids = (*seen, exec_id) if len(seen) < EXEC_IDS_KEPT else (*seen[1:], exec_id)
 
-    def _conflicts(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> bool:
+    def _conflicts(self, cancel: CancelState, record: Record, raw: Raw, now: Now, replayed: bool) -> bool:
         """Whether a report under an ExecID seen before has other content: it is kept, counted and looked up (faults 3).
 
         One that would end the cancel was not seen before, or the cancel would have ended then.
         """
-        if judge(cancel, record, is_request(cancel, record)) not in _ENDS:
+        if not ends(cancel, record):
             return False
         exec_id = exec_id_of(raw)
         if exec_id in cancel.exec_ids:
             return False
-        cancel.exec_ids = (*cancel.exec_ids, exec_id)
         self._stats.conflicting_reports += 1
-        self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now)
-        self.doubt(cancel, "unclear_report", now, announce=False)
+        if cancel.conflicts < CONFLICTS_TOLD:
+            cancel.conflicts += 1
+            self._note_exec_id(cancel, exec_id)
+            self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now)
+            self._doubt_anew(cancel, "unclear_report", now, replayed)
         return True
 
     def _apply_to(
@@ -226,7 +228,7 @@ class Desk:
                 self._unsettled(cancel, verdict, record, raw, ours, now, replayed=replayed)
 
     def _already_closed(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> None:
-        error = reject_error(record) if record.exec_type in ("CancelRejected", "Rejected") else None
+        error = reject_error(record) if record.exec_type in venue.REJECTS else None
         self.finish(cancel, "already_closed", now, raw=raw, live=False, error=error)
 
     def replay_judged(self, now: Now) -> None:
@@ -268,11 +270,15 @@ class Desk:
         elif ours:
             cancel.reject = (record, Raw(bytes(raw)))
         reasons = {"duplicate": "duplicate_id", "unknown": "unknown_order"}
+        if cancel.phase is not Phase.QUEUED or cancel.attempt or ours:
+            self._doubt_anew(cancel, reasons.get(verdict, "unclear_report"), now, replayed)
+
+    def _doubt_anew(self, cancel: CancelState, reason: str, now: Now, replayed: bool) -> None:
         if cancel.phase is Phase.DOUBT and not replayed:
             cancel.doubts += 1  # a look-up that began before this report can't say what became of the order after it
             self._schedule_lookup(cancel, now)
-        elif cancel.phase is not Phase.QUEUED or cancel.attempt or ours:
-            self.doubt(cancel, reasons.get(verdict, "unclear_report"), now, announce=False)
+        else:
+            self.doubt(cancel, reason, now, announce=False)
 
     @staticmethod
     def _is_older(cancel: CancelState, record: Record) -> bool:

@@ -146,19 +146,22 @@ class Sessions:
                 self._read_apart(session, message, str(e), now)
                 continue
             main, seq = session.main, frame.seq_num
-            if (
-                main is not None
-                and frame.reqid == main.reqid
-                and seq is not None
-                and seq == main.next_seq
-                and main.ended is not None
-                and frame.type == EXECUTION_REPORT
-            ):  # the live report stream goes on: nearly all that ever comes
-                main.next_seq = seq + 1
-                if frame.data:
-                    self._live(session, main, frame, frame.data, message, now)
-            else:
-                self._other_frame(session, frame, frame.data, message, now)
+            try:
+                if (
+                    main is not None
+                    and frame.reqid == main.reqid
+                    and seq is not None
+                    and seq == main.next_seq
+                    and main.ended is not None
+                    and frame.type == EXECUTION_REPORT
+                ):  # the live report stream goes on: nearly all that ever comes
+                    main.next_seq = seq + 1
+                    if frame.data:
+                        self._live(session, main, frame, frame.data, message, now)
+                else:
+                    self._other_frame(session, frame, frame.data, message, now)
+            except FrameError as e:  # a record's own bytes could not be had
+                self._unreadable(session, str(e), now)
         return self.ready is not was_ready
 
     def _other_frame(
