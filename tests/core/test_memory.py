@@ -10,6 +10,8 @@ import pytest
 
 from tests.core.driver import Driver
 from tests.core.payloads import item
+from worker.core.reconcile import Inquiry, Query
+from worker.core.session import SessionState, Subscription
 
 KEPT = 10
 """Ended cancels that the engine remembers."""
@@ -55,3 +57,19 @@ def test_what_has_ended_leaves_nothing_behind(one: Callable[[Driver, int], None]
     finally:
         tracemalloc.stop()
     assert after - before < 1_000 * 200, "a command that is left over is ten times that"
+
+
+def test_what_was_asked_on_a_lost_session_goes_with_it() -> None:
+    driver = Driver()
+    driver.answering = False
+    before = {kind: _alive(kind) for kind in (SessionState, Subscription, Inquiry, Query)}
+    for n in range(20):
+        driver.deliver(item(n), id=f"cmd-{n}", redelivered=True)
+        driver.lose(n + 1)
+        driver.connect()
+    for kind, alive in before.items():
+        assert _alive(kind) - alive <= 3, kind
+
+
+def _alive(kind: type) -> int:
+    return sum(type(each) is kind for each in gc.get_objects())

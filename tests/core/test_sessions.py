@@ -473,7 +473,8 @@ def test_a_reject_whose_reason_cannot_be_read_is_doubt(name: str, reason: object
     driver = Driver()
     driver.answering = False
     driver.deliver(item())
-    driver.report("CancelRejected" if name == "CxlRejReason" else "Rejected", ClOrdID="y-1", **{name: reason})
+    fields: Fields = {"ClOrdID": "y-1", name: reason}
+    driver.report("CancelRejected" if name == "CxlRejReason" else "Rejected", **fields)
     assert (driver.outcomes(), driver.engine.stats.bad_records) == ([], 1)
     driver.advance(5)
     assert driver.outcomes() == ["doubtful"]
@@ -502,3 +503,18 @@ def test_nesting_at_the_edge_of_what_can_be_read_harms_nothing_else(initial: boo
         driver.report("Canceled", session, ClOrdID="y-1")
         assert driver.outcome() == "canceled"
     assert seen == {0, 1}, "the edge was met"
+
+
+def test_a_cancel_that_waits_for_its_redelivery_holds_no_replay_back() -> None:
+    driver = Driver()
+    driver.orders = [order("New", ClOrdID="ord-000417")]
+    driver.deliver(item())
+    driver.lose_consumer("cancel")
+    driver.lose(1)
+    session = driver.connect()
+    driver.advance(7200)
+    driver.report("New", session, ClOrdID="z-9", OrderID="order-9")
+    last_report = driver.utc_us
+    driver.lose(session)
+    driver.connect()
+    assert driver.subscribes()[-1].frame["streams"][0]["StartDate"] == format_utc(last_report - 60 * SECOND)

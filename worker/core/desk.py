@@ -442,8 +442,7 @@ class Desk:
         if left > 1e-6 or cancel.phase in (Phase.QUEUED, Phase.SENT):  # a send that is on its way may still be answered
             self._set(now.mono + max(left, 0.1), "window", cancel)
             return
-        self.heed_overheard(cancel, now)
-        if cancel.phase is Phase.FINAL:
+        if self.heed_overheard(cancel, now):
             return
         self.unresolved(cancel, now, "the venue gave no conclusive word within the doubt window")
 
@@ -456,8 +455,7 @@ class Desk:
 
     def concluded(self, cancel: CancelState, conclusion: Conclusion, record: Record | None, now: Now) -> None:
         """Act on what a look-up proved. The cancel is in DOUBT (contract 4.2, 4.3)."""
-        self.heed_overheard(cancel, now)
-        if cancel.phase is not Phase.DOUBT:
+        if self.heed_overheard(cancel, now):
             return
         cancel.lookups += 1
         if record is not None:
@@ -488,12 +486,13 @@ class Desk:
                 if cancel.lookups < LOOKUPS_PER_REJECT or not self._closed_by_reject(cancel, now):
                     self._schedule_lookup(cancel, now)
 
-    def heed_overheard(self, cancel: CancelState, now: Now) -> None:
-        """Judge the report that ended it for whoever sent it, now that no earlier one has been found."""
+    def heed_overheard(self, cancel: CancelState, now: Now) -> bool:
+        """Judge the report that ended it for whoever sent it, now that no earlier one is found; whether it has."""
         overheard, cancel.overheard = cancel.overheard, None
         if overheard is not None and overheard.exec_id not in cancel.exec_ids:
             self._note_exec_id(cancel, overheard.exec_id)
             self._apply_to(cancel, *overheard[:3], now, overheard.session_id, replayed=False)
+        return cancel.phase is Phase.FINAL
 
     def _closed_by_lookup(self, cancel: CancelState, now: Now) -> None:
         if cancel.refused is not None:

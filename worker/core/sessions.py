@@ -103,6 +103,7 @@ class Sessions:
             frames += [f for s in self._sessions.values() if not s.carries_reports for f in s.frames.values()]
         for frame in frames:
             self._doubt_frame(frame, now, on_lost_session=frame.session is session)
+        session.subscriptions.clear()  # who asked knows the session, and nothing else would part them
         self._refresh(now)
         if (other := self.pick()) is not None:
             self._sweeps.session_ready(other, now)
@@ -243,7 +244,8 @@ class Sessions:
         self._refresh(now)
 
     def _not_ended_of_lost(self) -> list[CancelState]:
-        return [c for c in self._lost_with if c.phase is not Phase.FINAL]
+        """A parked one is not waited for: it was never sent, or its redelivery is looked up, here or elsewhere."""
+        return [c for c in self._lost_with if c.phase not in (Phase.FINAL, Phase.PARKED)]
 
     def _last_report_us(self, now_us: int) -> int:
         assert self._last_report_at is not None
