@@ -114,7 +114,7 @@ class Driver:
         self._unanswered: list[Sent] = []
         self._tag = 0
         self._session = 0
-        self._seq: dict[tuple[int, int], int] = {}
+        self.frame_numbers: dict[tuple[int, int], int] = {}
         self._mains: list[tuple[int, int]] = []
         self._listings: list[tuple[int, int]] = []
         if connected:
@@ -248,7 +248,7 @@ class Driver:
         """A stream frame with the right sequence number, on the session's own report stream if no reqid is given."""
         if reqid is None:
             reqid = self.main(session)
-        seq = self._seq[session, reqid] = self._seq.get((session, reqid), 0) + 1
+        seq = self.frame_numbers[session, reqid] = self.frame_numbers.get((session, reqid), 0) + 1
         self.raw(session, {"reqid": reqid, "type": type, "ts": format_utc(self.utc_us), "seqNum": seq, **fields})
 
     def report(self, exec_type: str, session: int | None = None, **fields: Any) -> Fields:
