@@ -290,7 +290,6 @@ def test_gaps_in_a_row_are_read_anew_once_every_few_seconds_and_none_is_forgotte
     skip(driver, 1, data=[])
     driver.stop_consumers()
     driver.frame(1, data=[], initial=True)
-    missed_at = driver.utc_us
     for n in range(20):
         skip(driver, 1, data=[report("Trade", ClOrdID="ord-000417", Timestamp=format_utc(driver.utc_us))])
         assert len(driver.events("report")) == n + 1, "what came is heeded at once"
@@ -300,12 +299,25 @@ def test_gaps_in_a_row_are_read_anew_once_every_few_seconds_and_none_is_forgotte
     assert len(driver.subscribes(1)) == 2
     driver.advance(0.2)
     assert (len(driver.subscribes(1)), driver.consuming["cancel"]) == (3, False)
-    assert driver.subscribes(1)[-1].frame["streams"][0]["StartDate"] <= format_utc(missed_at)
     driver.stop_consumers()
     driver.frame(1, initial=True, data=[report("Canceled", ClOrdID="y-1")])
     assert driver.outcome() == "canceled"
     driver.advance(30)
     assert (len(driver.subscribes(1)), driver.consuming["cancel"]) == (3, True)
+
+
+def test_what_is_read_anew_later_begins_where_something_was_missed() -> None:
+    driver = Driver(venue={"overlap": 0.0})
+    for _ in range(2):
+        skip(driver, 1, data=[])
+        driver.frame(1, data=[], initial=True)
+    skip(driver, 1, data=[])
+    missed_at = driver.utc_us
+    driver.advance(3)
+    driver.report("New", ClOrdID="z-9", OrderID="order-9")
+    driver.advance(3)
+    assert len(driver.subscribes(1)) == 3
+    assert driver.subscribes(1)[-1].frame["streams"][0]["StartDate"] == format_utc(missed_at)
 
 
 def test_each_session_has_gaps_of_its_own_and_one_that_is_dropped_reads_nothing_anew() -> None:

@@ -48,6 +48,9 @@ LOOKUPS_PER_REJECT: Final = 2
 CONFLICTS_TOLD: Final = 8
 """So many reports under ExecIDs seen before are told and looked up per cancel; those after them are only counted."""
 
+LAST_LOOK_S: Final = 0.1
+"""For the look-up about a send that was on its way when the doubt window ended; also the least wait for its end."""
+
 Wait = Literal["running", "anew", "lookup", "window", "joined"]
 
 
@@ -346,6 +349,8 @@ class Desk:
             cancel.doubts += 1
             self._stats.doubts.add(reason)
             self._schedule_lookup(cancel, now)
+            if cancel.doubt_began is not None and self._left_of_window(cancel, now) <= 0:
+                self._set(now.mono + LAST_LOOK_S, "window", cancel)  # it ended while a send was on its way
         if cancel.doubt_began is None:
             cancel.doubt_began = self.ready_clock.read(now.mono)
             self._set(now.mono + self._settings.doubt_window, "window", cancel)
@@ -438,13 +443,21 @@ class Desk:
             cancel.doubt_began = None  # the redelivery that it waits for opens a window of its own
         if cancel.phase is Phase.FINAL or cancel.doubt_began is None:
             return
-        left = self._settings.doubt_window - (self.ready_clock.read(now.mono) - cancel.doubt_began)
-        if left > 1e-6 or cancel.phase in (Phase.QUEUED, Phase.SENT):  # a send that is on its way may still be answered
-            self._set(now.mono + max(left, 0.1), "window", cancel)
+        left = self._left_of_window(cancel, now)
+        if left > 0:
+            self._set(now.mono + max(left, LAST_LOOK_S), "window", cancel)
             return
+        if cancel.phase in (Phase.QUEUED, Phase.SENT):
+            return  # a send that is on its way may still be answered; if it is not, the doubt about it ends the wait
         if self.heed_overheard(cancel, now):
             return
         self.unresolved(cancel, now, "the venue gave no conclusive word within the doubt window")
+
+    def _left_of_window(self, cancel: CancelState, now: Now) -> float:
+        """Seconds left of ``venue.doubt_window``; none if they are too few to be told from none."""
+        assert cancel.doubt_began is not None
+        left = self._settings.doubt_window - (self.ready_clock.read(now.mono) - cancel.doubt_began)
+        return left if left > 1e-6 else 0.0
 
     def next_due(self) -> float | None:
         """Monotonic seconds of the next thing ``tick`` would do."""

@@ -276,9 +276,8 @@ class Sessions:
         sub = session.subscription(frame)
         if sub is None:
             return  # a stream that was ended; its last frames are still under way (protocol 3.5)
-        if session.has_gap(sub, frame):
-            if self._gap(session, sub, now):
-                return  # the frame is of a stream that was just ended
+        if session.has_gap(sub, frame) and self._gap(session, sub, now):
+            return  # the frame is of a stream that was just ended
         if sub.ended is None:
             if frame.initial and isinstance(sub.query, Snapshot):
                 sub.query.count(len(records or ()), frame.total_count)
