@@ -335,6 +335,22 @@ def test_a_list_read_before_does_not_outweigh_an_end_that_was_told_live() -> Non
     assert "y-22" in driver.cancels_sent(), "the list serves"
 
 
+def test_an_end_from_before_the_command_that_another_replay_told_is_no_news() -> None:
+    """Nor is it the report that the final rests on: whoever sent the cancel had the reject that followed."""
+    stamp = START_US // SECOND - 5
+    fields: Fields = {"OrdStatus": "Filled", "LeavesQty": "0"}
+    fill = report("Trade", Timestamp=format_utc(START_US - 600 * SECOND), **fields)
+    reject = report("CancelRejected", ClOrdID="y-1", CxlRejReason=0, Timestamp=format_utc(START_US - SECOND), **fields)
+    driver = Driver()
+    second = driver.connect(1, replay=None)
+    driver.answering = False
+    driver.deliver(item(TransactTime=None), redelivered=True, timestamp_s=stamp)
+    driver.frame(second, data=[fill], initial=True)
+    answer(driver, driver.subscribes()[-1].frame["reqid"], reject)
+    assert driver.outcomes() == ["already_closed"]
+    assert driver.final()["report"] == reject
+
+
 @pytest.mark.parametrize("doubt_window", [1.0, 300.0], ids=["the window ends", "the look-up ends by its timer"])
 def test_what_the_venue_told_is_never_unresolved(doubt_window: float) -> None:
     driver = Driver(venue={"doubt_window": doubt_window})

@@ -72,6 +72,7 @@ class Overheard(NamedTuple):
     raw: Raw
     exec_id: str
     session_id: str | None
+    replayed: bool
 
 
 class CancelState(Struct, eq=False, gc=False):

@@ -129,14 +129,14 @@ class Desk:
                 and ends(cancel, record)
             ):
                 if cancel.overheard is None:
-                    cancel.overheard = Overheard(record, Raw(bytes(raw)), exec_id, session_id)
+                    cancel.overheard = Overheard(record, Raw(bytes(raw)), exec_id, session_id, replayed)
                 continue
             seen = cancel.exec_ids
             if exec_id in seen:
                 if cancel.phase is Phase.FINAL or not self._conflicts(cancel, record, raw, now, replayed):
                     self._stats.duplicate_reports += 1
                 continue
-            self._note_exec_id(cancel, exec_id)
+            cancel.exec_ids = (*seen, exec_id) if len(seen) < EXEC_IDS_KEPT else (*seen[1:], exec_id)
             self._apply_to(cancel, record, raw, exec_id, now, session_id, replayed)
 
     @staticmethod
@@ -504,7 +504,8 @@ class Desk:
         overheard, cancel.overheard = cancel.overheard, None
         if overheard is not None and overheard.exec_id not in cancel.exec_ids:
             self._note_exec_id(cancel, overheard.exec_id)
-            self._apply_to(cancel, *overheard[:3], now, overheard.session_id, replayed=False)
+            self._apply_to(cancel, *overheard[:3], now, overheard.session_id, overheard.replayed)
+            self.replay_judged(now)
         return cancel.phase is Phase.FINAL
 
     def _closed_by_lookup(self, cancel: CancelState, now: Now) -> None:
