@@ -187,10 +187,7 @@ class Worker:
         except CancelWorkerError as error:
             self.trouble("broker", str(error))
             self.log.warning("audit_search_failed", command_id=command_id, reason=str(error))
-        try:
-            self.runner.audit_searched(command_id, found)
-        except Exception as error:  # noqa: BLE001 - a bug of the engine, which ends the process
-            self.failed(error)
+        self.runner.audit_searched(command_id, found)
 
     def failed(self, error: Exception) -> None:
         """The engine raised: a bug, which ends the process."""

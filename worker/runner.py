@@ -3,6 +3,10 @@
 It is the user's side of every port. A call from a link tells the engine at once; what the engine asks for is carried
 out when the read that brought it ends, and then frames are filled with all commands that it brought. All of that is
 one turn of the loop. Nothing here awaits, queues or decides.
+
+An exception out of the engine is a bug, after which nothing that it holds can be trusted: the host is told, which ends
+the process, and nothing more is carried out. The loop would take no notice of it, but for the loss of whatever
+connection happened to bring the read.
 """
 
 from __future__ import annotations
@@ -120,12 +124,16 @@ class Host(Protocol):
         """Look for an event in the audit stream; ``audit_searched`` tells what was found."""
 
     def failed(self, error: Exception) -> None:
-        """The engine raised in a turn of its own: a bug, which ends the process."""
+        """The engine raised: a bug, which ends the process."""
 
 
 def system_clock() -> Now:
     """The machine's clocks."""
     return Now(time.monotonic(), time.time_ns() // 1000)
+
+
+def _drop(effect: Effect) -> None:
+    """Where effects go once the engine has failed."""
 
 
 class Runner:
@@ -199,27 +207,34 @@ class Runner:
 
     def _step(self, fact: Fact) -> None:
         """A fact that may come outside of any read: what follows is carried out now, frames are filled soon."""
-        self.engine.step(fact, self._instant())
-        self._perform()
+        try:
+            self.engine.step(fact, self._instant())
+            self._perform()
+        except Exception as e:  # noqa: BLE001 - whatever it is, it ends the process
+            self._fail(e)
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush_soon)
 
     def _flush_soon(self) -> None:
         self._flush_scheduled = False
-        try:
-            self.batch_ended()
-        except Exception as e:  # noqa: BLE001 - whatever it is, it ends the process
-            self._host.failed(e)
+        self.batch_ended()
 
     def batch_ended(self) -> None:
         """All that one read had to tell was told: fill frames, and carry everything out."""
         self._read_at = None
-        self.engine.flush(self._now())
-        self._perform()
+        try:
+            self.engine.flush(self._now())
+            self._perform()
+        except Exception as e:  # noqa: BLE001 - whatever it is, it ends the process
+            self._fail(e)
         self._pool.flush()
         for link in self._links:
             link.flush()
+
+    def _fail(self, error: Exception) -> None:
+        self._outlets = dict.fromkeys(self._outlets, _drop)
+        self._host.failed(error)
 
     def _perform(self) -> None:
         effects, carry_out = self.engine.effects, self._carry_out
@@ -310,10 +325,10 @@ class Runner:
             now = self._now()
             self.engine.tick(now)
             self.batch_ended()
+            due = self.engine.next_due()
         except Exception as e:  # noqa: BLE001 - whatever it is, it ends the process
-            self._host.failed(e)
+            self._fail(e)
             return
-        due = self.engine.next_due()
         delay = TICK_S if due is None else min(TICK_S, max(SHORTEST_TICK_S, due - now.mono))
         self._arm(delay)
 
@@ -389,7 +404,10 @@ class Runner:
 
     def frames_received(self, session: int, messages: list[bytes]) -> None:
         """Text messages of the venue."""
-        self.engine.frames_received(session, messages, self._read_at or self._instant())
+        try:
+            self.engine.frames_received(session, messages, self._read_at or self._instant())
+        except Exception as e:  # noqa: BLE001 - whatever it is, it ends the process
+            self._fail(e)
 
     def session_lost(self, session: int, reason: str) -> None:
         """A session ended."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 import pytest
 
@@ -90,6 +95,54 @@ def test_without_a_session_those_that_are_gathered_wake_nobody() -> None:
     driver.engine.tick(driver.now)
     due = driver.engine.next_due()
     assert due is None or due > driver.mono
+
+
+def calls(work: Callable[[], object]) -> int:
+    """How many calls of functions a piece of work costs the worker: a measure that no busy machine can spoil."""
+    count = 0
+
+    def called(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call") and frame.f_globals["__name__"].startswith("worker.")
+
+    sys.setprofile(called)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def look_up_missing(many: int) -> Driver:
+    """The list shows none of them, so each is asked for by itself."""
+    driver = Driver(venue={"unknown_wait": 60.0})
+    driver.answering = False
+    before = at = len(driver.sent)
+    redeliver(driver, 1, many)
+    while at < len(driver.sent):
+        sent = driver.sent[at].frame
+        at += 1
+        if sent["type"] == "subscribe":
+            driver.frame(1, sent["reqid"], sent["streams"][0]["name"], data=[], initial=True)
+    assert sum(sent.frame["type"] == "subscribe" for sent in driver.sent[before:]) == many + 2
+    return driver
+
+
+def look_up_by_client_ids(many: int) -> Driver:
+    """They are known by client ids alone."""
+    driver = Driver()
+    ids = [str(uuid5(NAMESPACE_OID, str(n))) for n in numbered(1, many)]
+    driver.orders = [order("New", OrderID=f"o-{n}", ClOrdID=each) for n, each in enumerate(ids)]
+    driver.deliver(*(item(n, OrderID=None, OrigClOrdID=each) for n, each in enumerate(ids)), redelivered=True)
+    assert len(driver.cancels_sent()) == many
+    return driver
+
+
+@pytest.mark.parametrize("look_up", [look_up_missing, look_up_by_client_ids])
+def test_what_a_look_up_costs_grows_as_the_number_of_its_cancels(look_up: Callable[[int], Driver]) -> None:
+    look_up(20)
+    few, many = (calls(partial(look_up, n)) for n in (100, 400))
+    assert many < 5 * few
 
 
 # -- one list serves several replays

@@ -190,6 +190,30 @@ def test_a_send_that_is_on_its_way_when_the_window_ends_may_still_be_answered() 
     assert driver.outcome() == "canceled"
 
 
+def test_a_window_that_ends_while_a_cancel_waits_to_be_sent_wakes_nobody_and_is_not_forgotten() -> None:
+    driver = Driver(
+        broker={"max_inflight": 1}, venue={"doubt_window": 20.0, "pending_timeout": 600.0, "ping_interval": 600.0}
+    )
+    driver.orders = [order("New", OrderID=f"order-{n}", ClOrdID=f"ord-{n}") for n in (1, 2)]
+    driver.answering = False
+    driver.deliver(item(1), id="first")
+    driver.advance(5)
+    driver.deliver(item(2), id="second")
+    driver.report("PendingCancel", ClOrdID="y-2", OrderID="order-2")
+    driver.answering = True
+    driver.advance(25)
+    assert driver.cancels_sent() == ["y-1", "y-2"], "the first works, and waits for the end of the second"
+    due = driver.engine.next_due()
+    assert due is None or due > driver.mono + 60.0
+    driver.answering = False
+    driver.report("Canceled", ClOrdID="y-2", OrderID="order-2")
+    assert driver.cancels_sent() == ["y-1", "y-2", "y-1"]
+    driver.advance(4.9)
+    assert driver.outcome("first") is None
+    driver.advance(0.3)
+    assert driver.outcome("first") == "unresolved"
+
+
 def test_pending_for_ever_ends_in_unresolved() -> None:
     driver = Driver(venue={"doubt_window": 100.0})
     driver.orders = [order("PendingCancel", ClOrdID="y-1")]

@@ -290,6 +290,80 @@ def test_a_replay_under_way_when_a_redelivered_command_comes_does_not_end_it() -
     assert driver.final()["report"]["ExecType"] == "Trade"
 
 
+CANCELED: Fields = {"ClOrdID": "y-1", "OrdStatus": "Canceled", "LeavesQty": "0"}
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one by one", "by one replay"])
+def test_an_end_that_is_told_live_while_the_list_is_read_is_not_sent_after(many: bool) -> None:
+    """The replay was read to its end and held nothing: what comes live after it is the first to end the cancel."""
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(*(item(n) for n in range(1, 12 if many else 2)), redelivered=True)
+    answer(driver, driver.subscribes()[-1].frame["reqid"])
+    listing = driver.subscribes()[-1].frame
+    assert listing["streams"][0]["name"] == "Order"
+    driver.frame(1, listing["reqid"], "Order", data=WORKING, initial=True, next="2")
+    told = driver.report("Canceled", **CANCELED)
+    driver.frame(1, listing["reqid"], "Order", data=[], initial=True)
+    driver.answering = True
+    driver.advance(1)
+    assert (driver.outcome(), driver.final()["report"]) == ("canceled", told)
+    assert "y-1" not in driver.cancels_sent()
+
+
+def test_an_end_that_is_told_live_while_the_replay_is_read_stands_if_that_holds_no_earlier_one() -> None:
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item(), redelivered=True)
+    told = driver.report("CancelRejected", ClOrdID="y-1", CxlRejReason=2)
+    driver.report("Canceled", ClOrdID="z-9")
+    assert driver.finals() == []
+    answer(driver, driver.subscribes()[-1].frame["reqid"], report("PendingCancel", ClOrdID="y-1"))
+    assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", told), "the first, as for who sent it"
+
+
+def test_a_list_read_before_does_not_outweigh_an_end_that_was_told_live() -> None:
+    driver = Driver()
+    driver.orders = [order("New", OrderID=f"order-{n}", ClOrdID=f"ord-{n}") for n in range(1, 41)]
+    driver.deliver(*(item(n) for n in range(1, 21)), id="first", redelivered=True)
+    driver.answering = False
+    driver.deliver(*(item(n) for n in range(21, 41)), id="second", redelivered=True)
+    driver.report("Canceled", **CANCELED | {"ClOrdID": "y-21", "OrderID": "order-21"})
+    answer(driver, driver.subscribes()[-1].frame["reqid"])
+    assert driver.outcome("second", index=0) == "canceled"
+    assert "y-21" not in driver.cancels_sent()
+    assert "y-22" in driver.cancels_sent(), "the list serves"
+
+
+def test_an_end_from_before_the_command_that_another_replay_told_is_no_news() -> None:
+    """Nor is it the report that the final rests on: whoever sent the cancel had the reject that followed."""
+    stamp = START_US // SECOND - 5
+    fields: Fields = {"OrdStatus": "Filled", "LeavesQty": "0"}
+    fill = report("Trade", Timestamp=format_utc(START_US - 600 * SECOND), **fields)
+    reject = report("CancelRejected", ClOrdID="y-1", CxlRejReason=0, Timestamp=format_utc(START_US - SECOND), **fields)
+    driver = Driver()
+    second = driver.connect(1, replay=None)
+    driver.answering = False
+    driver.deliver(item(TransactTime=None), redelivered=True, timestamp_s=stamp)
+    driver.frame(second, data=[fill], initial=True)
+    answer(driver, driver.subscribes()[-1].frame["reqid"], reject)
+    assert driver.outcomes() == ["already_closed"]
+    assert driver.final()["report"] == reject
+
+
+@pytest.mark.parametrize("doubt_window", [1.0, 300.0], ids=["the window ends", "the look-up ends by its timer"])
+def test_what_the_venue_told_is_never_unresolved(doubt_window: float) -> None:
+    driver = Driver(venue={"doubt_window": doubt_window})
+    driver.answering = False
+    driver.deliver(item(), redelivered=True)
+    driver.advance(0.5)
+    told = driver.report("Canceled", **CANCELED)
+    assert driver.finals() == []
+    driver.advance(6)
+    assert (driver.outcome(), driver.final()["report"]) == ("canceled", told)
+    assert driver.cancels_sent() == []
+
+
 def test_a_pending_cancel_of_ours_in_the_replay_is_waited_for() -> None:
     driver = Driver()
     driver.history = [report("PendingCancel", ClOrdID="y-1")]

@@ -11,6 +11,8 @@ import pytest
 from tests.core.driver import Driver
 from tests.core.payloads import START_US, item, order, report
 from worker.core.facts import ConsumerUp
+from worker.core.reconcile import Inquiry, Query
+from worker.core.session import SessionState, Subscription
 from worker.core.sweep import Recovery, Snapshot, Sweep, SweptOrder
 from worker.wire.command import derive_sweep_cl_ord_id
 
@@ -170,6 +172,18 @@ def test_a_mass_cancel_under_way_keeps_no_frame_of_the_venue() -> None:
         tracemalloc.stop()
     assert len([e for e in driver.finals("mass-1") if e["outcome"] == "canceled"]) == len(cancels) == 5
     assert after - before < 1_000_000
+
+
+def test_what_was_asked_on_a_lost_session_goes_with_it() -> None:
+    driver = Driver()
+    driver.answering = False
+    before = {kind: _alive(kind) for kind in (SessionState, Subscription, Inquiry, Query)}
+    for n in range(20):
+        driver.deliver(item(n), id=f"cmd-{n}", redelivered=True)
+        driver.lose(n + 1)
+        driver.connect()
+    for kind, alive in before.items():
+        assert _alive(kind) - alive <= 3, kind
 
 
 def _alive(kind: type) -> int:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.core.driver import Driver
 from tests.core.payloads import Fields, item, order, report
+from worker.core.desk import CONFLICTS_TOLD, EXEC_IDS_KEPT
 from worker.wire import event as wire
 from worker.wire.timestamp import format_utc
 
@@ -558,6 +559,41 @@ def test_an_exec_id_with_other_content_is_kept_counted_and_looked_up(sessions: i
     assert kept["event_id"] != driver.events("pending_cancel")[0]["event_id"], "nobody drops it for its id"
     assert [q["name"] for q in driver.questions()] == ["ExecutionReport", "Order", "ExecutionReport"]
     assert driver.engine.stats.conflicting_reports == 1
+
+
+def test_a_venue_that_contradicts_itself_for_ever_costs_a_bounded_number_of_events_and_ids() -> None:
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item())
+    driver.report("PendingCancel", ExecID="e-1", **OURS)
+    for n in range(400):
+        driver.report("Canceled", ExecID="e-1", Text=str(n), **OURS)
+    assert driver.outcomes() == ["pending_cancel"] + ["report"] * CONFLICTS_TOLD
+    assert driver.engine.stats.conflicting_reports == 400
+    for n in range(EXEC_IDS_KEPT):
+        driver.report("Trade", ClOrdID="ord-000417", ExecID=f"t-{n}")
+    driver.report("Canceled", ExecID=f"t-{EXEC_IDS_KEPT - 1}", **OURS)
+    (cancel,) = driver.engine.intake.commands["cmd-1"].cancels
+    assert len(cancel.exec_ids) == EXEC_IDS_KEPT
+
+
+def test_a_conflict_makes_a_look_up_begin_anew_that_was_under_way() -> None:
+    driver = Driver()
+    driver.orders = [order("New", ClOrdID="ord-000417")]
+    driver.answering = False
+    driver.deliver(item())
+    driver.report("PendingCancel", ExecID="e-1", **OURS)
+    driver.report("Canceled", ExecID="e-1", Text="first", **OURS)
+    asked = len(driver.questions())
+    driver.report("Canceled", ExecID="e-1", Text="second", **OURS)
+    driver.orders = [order("Canceled", ClOrdID="y-1")]
+    question = driver.subscribes()[-1].frame
+    driver.frame(1, question["reqid"], data=[], initial=True)
+    assert driver.cancels_sent() == ["y-1"]
+    driver.answering = True
+    driver.advance(0.1)
+    assert [q["name"] for q in driver.questions()[asked:]] == ["ExecutionReport", "Order", "ExecutionReport"]
+    assert driver.outcome() == "canceled"
 
 
 def test_a_report_without_exec_id_is_told_by_its_bytes() -> None:

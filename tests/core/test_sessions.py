@@ -278,6 +278,76 @@ def test_a_gap_in_the_report_stream_reads_it_anew() -> None:
     assert driver.consuming["cancel"] is True
 
 
+def skip(driver: Driver, session: int, **fields: Any) -> None:
+    """A frame of the report stream goes missing before this one."""
+    driver.frame_numbers[session, driver.main(session)] += 1
+    driver.frame(session, **fields)
+
+
+def test_gaps_in_a_row_are_read_anew_once_every_few_seconds_and_none_is_forgotten() -> None:
+    driver = Driver(venue={"overlap": 0.0, "ping_interval": 60.0})
+    driver.deliver(item())
+    skip(driver, 1, data=[])
+    driver.stop_consumers()
+    driver.frame(1, data=[], initial=True)
+    for n in range(20):
+        skip(driver, 1, data=[report("Trade", ClOrdID="ord-000417", Timestamp=format_utc(driver.utc_us))])
+        assert len(driver.events("report")) == n + 1, "what came is heeded at once"
+        driver.advance(0.1)
+    assert (len(driver.subscribes(1)), driver.consuming["cancel"]) == (2, True)
+    driver.advance(2.9)
+    assert len(driver.subscribes(1)) == 2
+    driver.advance(0.2)
+    assert (len(driver.subscribes(1)), driver.consuming["cancel"]) == (3, False)
+    driver.stop_consumers()
+    driver.frame(1, initial=True, data=[report("Canceled", ClOrdID="y-1")])
+    assert driver.outcome() == "canceled"
+    driver.advance(30)
+    assert (len(driver.subscribes(1)), driver.consuming["cancel"]) == (3, True)
+
+
+def test_what_is_read_anew_later_begins_where_something_was_missed() -> None:
+    driver = Driver(venue={"overlap": 0.0})
+    for _ in range(2):
+        skip(driver, 1, data=[])
+        driver.frame(1, data=[], initial=True)
+    skip(driver, 1, data=[])
+    missed_at = driver.utc_us
+    driver.advance(3)
+    driver.report("New", ClOrdID="z-9", OrderID="order-9")
+    driver.advance(3)
+    assert len(driver.subscribes(1)) == 3
+    assert driver.subscribes(1)[-1].frame["streams"][0]["StartDate"] == format_utc(missed_at)
+
+
+def test_each_session_has_gaps_of_its_own_and_one_that_is_dropped_reads_nothing_anew() -> None:
+    driver = Driver(sessions=2, venue={"ping_interval": 1.0, "ping_timeout": 2.0})
+    for session in (1, 2):
+        skip(driver, session, data=[])
+        driver.frame(session, data=[], initial=True)
+        skip(driver, session, data=[])
+        assert len(driver.subscribes(session)) == 2
+    driver.alive = False
+    driver.advance(10)
+    assert len(driver.dropped) == 2
+    assert len(driver.subscribes()) == 4
+
+
+def test_a_replay_with_a_gap_makes_no_session_ready() -> None:
+    driver = Driver()
+    skip(driver, 1, data=[])
+    driver.stop_consumers()
+    driver.frame(1, data=[], initial=True, next="2")
+    skip(driver, 1, data=[], initial=True)
+    assert (len(driver.subscribes(1)), driver.consuming["cancel"]) == (2, False)
+    driver.advance(4.9)
+    assert len(driver.subscribes(1)) == 2
+    driver.advance(0.2)
+    assert (len(driver.subscribes(1)), driver.consuming["cancel"]) == (3, False)
+    driver.frame(1, data=[], initial=True)
+    assert driver.consuming["cancel"] is True
+
+
 @pytest.mark.parametrize("name", ["seqNum", "seq"])
 @pytest.mark.parametrize("numbers", [[2, 3, 4], [2, 2, 3], [None, None], [2, None, 3], [2, 1, 2]])
 def test_numbers_that_go_on_repeat_or_are_missing_are_no_gap(name: str, numbers: list[int | None]) -> None:
@@ -297,8 +367,12 @@ def test_unreadable_frames_are_counted_and_the_stream_is_read_anew_but_not_for_e
     assert driver.engine.stats.bad_frames == 3
     assert len(driver.subscribes(1)) == 2
     driver.advance(5)
-    driver.raw(1, b"\x00garbage")
+    assert len(driver.subscribes(1)) == 3, "for those that came since the last time"
+    driver.frame(1, data=[], initial=True)
+    driver.advance(5)
     assert len(driver.subscribes(1)) == 3
+    driver.raw(1, b"\x00garbage")
+    assert len(driver.subscribes(1)) == 4
 
 
 def test_one_bad_record_harms_no_neighbour() -> None:
@@ -464,3 +538,57 @@ def test_a_report_counts_whatever_stands_in_its_fields_that_decide_nothing() -> 
     assert driver.outcome() == "canceled"
     assert b'"report":' + raw + b"," in driver.published[0].body
     assert driver.engine.stats.bad_records == driver.engine.stats.bad_frames == 0
+
+
+@pytest.mark.parametrize("reason", [[3], {"Code": 6, "Name": "DuplicateClOrdID"}, True])
+@pytest.mark.parametrize("name", ["CxlRejReason", "OrdRejReason"])
+def test_a_reject_whose_reason_cannot_be_read_is_doubt(name: str, reason: object) -> None:
+    """It may say that the cancel runs, or that an earlier send of it arrived (protocol 5.4)."""
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item())
+    fields: Fields = {"ClOrdID": "y-1", name: reason}
+    driver.report("CancelRejected" if name == "CxlRejReason" else "Rejected", **fields)
+    assert (driver.outcomes(), driver.engine.stats.bad_records) == ([], 1)
+    driver.advance(5)
+    assert driver.outcomes() == ["doubtful"]
+    driver.report("Canceled", ClOrdID="y-1")
+    assert driver.outcome() == "canceled"
+
+
+@pytest.mark.parametrize("initial", [False, True], ids=["live", "in the replay"])
+def test_nesting_at_the_edge_of_what_can_be_read_harms_nothing_else(initial: bool) -> None:
+    """The records of a frame are taken apart by a second reading that goes deeper by some levels than the first."""
+    seen = set()
+    for depth in range(900, 1_010):
+        driver = Driver()
+        driver.answering = False
+        driver.deliver(item())
+        session = 1
+        if initial:
+            driver.lose(1)
+            session = driver.connect(replay=None)
+        record = json.dumps(report("Trade", ClOrdID="ord-000417"))[:-1].encode()
+        text = b'{"reqid":%d,"type":"ExecutionReport","initial":%s,"seqNum":2,"data":[%s,"Odd":%s}]}'
+        odd = b"[" * depth + b"]" * depth
+        driver.raw(session, text % (driver.main(session), json.dumps(initial).encode(), record, odd))
+        seen.add(driver.engine.stats.bad_frames)
+        driver.advance(2.5)  # what was begun anew ends by its timer
+        driver.report("Canceled", session, ClOrdID="y-1")
+        assert driver.outcome() == "canceled"
+    assert seen == {0, 1}, "the edge was met"
+
+
+def test_a_cancel_that_waits_for_its_redelivery_holds_no_replay_back() -> None:
+    driver = Driver()
+    driver.orders = [order("New", ClOrdID="ord-000417")]
+    driver.deliver(item())
+    driver.lose_consumer("cancel")
+    driver.lose(1)
+    session = driver.connect()
+    driver.advance(7200)
+    driver.report("New", session, ClOrdID="z-9", OrderID="order-9")
+    last_report = driver.utc_us
+    driver.lose(session)
+    driver.connect()
+    assert driver.subscribes()[-1].frame["streams"][0]["StartDate"] == format_utc(last_report - 60 * SECOND)

@@ -1,6 +1,7 @@
 """``cancel-worker`` with a part that fails at SIGUSR1: ``python -m tests.process.failing PART run``.
 
-PART is ``ends`` (the pool's task returns), ``raises`` (the engine does, in its next step) or ``ticks`` (on its clock).
+PART is ``ends`` (the pool's task returns), ``raises`` (the engine does, in its next step), ``ticks`` (on its clock) or
+``reads`` (once, at the next frames of the venue).
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ def _ask(*_: object) -> None:
     asked = True
 
 
-def _raising(method: Callable[..., Any]) -> Callable[..., Any]:
+def _raising(method: Callable[..., Any], *, once: bool = False) -> Callable[..., Any]:
     def failing(self: Engine, *arguments: Any) -> Any:
+        global asked
         if asked:
+            asked = not once
             raise ZeroDivisionError("a bug that a test planted")
         return method(self, *arguments)
 
@@ -45,6 +48,8 @@ if __name__ == "__main__":
         Pool.run = _ending  # type: ignore[method-assign,assignment]
     elif part == "raises":
         Engine.flush = _raising(Engine.flush)  # type: ignore[method-assign]
+    elif part == "reads":
+        Engine.frames_received = _raising(Engine.frames_received, once=True)  # type: ignore[method-assign]
     else:
         Engine.tick = _raising(Engine.tick)  # type: ignore[method-assign]
     sys.exit(main())

@@ -12,7 +12,7 @@ from tests.support.timing import SECOND, eventually
 from worker.simulator import Behaviour, Script
 
 
-@pytest.mark.parametrize("part", ["ends", "raises", "ticks"])
+@pytest.mark.parametrize("part", ["ends", "raises", "ticks", "reads"])
 async def test_a_part_that_fails_ends_the_process_with_1(stage: Stage, part: str) -> None:
     await stage.open(Script(behaviour=Behaviour(pending=False, delay=0.5)))
     worker = stage.worker()

@@ -15,7 +15,7 @@ phase like any other, left by asking the venue (contract 4.2). ``judge`` is prot
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from msgspec import Raw, Struct
 
@@ -65,6 +65,16 @@ class IllegalMoveError(AssertionError):
     """A move outside ``MOVES``: a bug of the worker. Nothing was changed."""
 
 
+class Overheard(NamedTuple):
+    """A report that would end a cancel, from a stream that was not asked about it; ``raw`` are its own bytes."""
+
+    record: Record
+    raw: Raw
+    exec_id: str
+    session_id: str | None
+    replayed: bool
+
+
 class CancelState(Struct, eq=False, gc=False):
     """One cancel while it is in flight, and a little longer for reports that come after its final.
 
@@ -72,7 +82,8 @@ class CancelState(Struct, eq=False, gc=False):
     ``order_id`` is the target's OrderID as given or as learned from the venue; ``client_ids`` are client ids known to
     name the target. ``cl_ord_id`` is the id of the next or last send, ``earlier_ids`` those of sends before it.
     ``pending_of`` is the request whose PendingCancel made it PENDING, its own or another's.
-    ``closed_before`` is a replayed report that closed the order before the cancel was asked for.
+    ``closed_before`` is a replayed report that closed the order before the cancel was asked for; ``overheard`` is the
+    first one that would have ended a cancel of a redelivered command while the venue was being asked about it.
     ``due`` is monotonic seconds; ``doubt_began`` is seconds on the clock that only runs while a session is ready.
     """
 
@@ -99,6 +110,7 @@ class CancelState(Struct, eq=False, gc=False):
     order_live: bool | None = None
     reject: tuple[Record, Raw] | None = None
     closed_before: tuple[Record, Raw] | None = None
+    overheard: Overheard | None = None
     pending_of: str | None = None
     refused: CodeError | None = None
     error: EventError | None = None
@@ -109,6 +121,7 @@ class CancelState(Struct, eq=False, gc=False):
     doubt_began: float | None = None
     doubtful_attempt: int = -1
     doubts: int = 0
+    conflicts: int = 0
     unknown_since: float | None = None
 
     def __post_init__(self) -> None:
@@ -338,7 +351,7 @@ def live_after(record: Record) -> bool | None:
         return True  # what most reports say
     if venue.is_canceled_word(record.exec_type) or record.exec_type == "Expired" or venue.is_filled(record):
         return False
-    if record.exec_type in ("CancelRejected", "Rejected") and record.ord_status == "Rejected":
+    if record.exec_type in venue.REJECTS and record.ord_status == "Rejected":
         return None
     if venue.status_is_closed(record):
         return False

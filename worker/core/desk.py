@@ -16,6 +16,7 @@ from worker.core.batch import LaneQueue
 from worker.core.cancel import (
     Answer,
     CancelState,
+    Overheard,
     Phase,
     ends,
     is_request,
@@ -44,8 +45,11 @@ LEAST_KEPT: Final = 1_000
 LOOKUPS_PER_REJECT: Final = 2
 """How often the venue's history is asked whose hand closed an order, before its reject is the last word."""
 
-_ENDS: Final = frozenset({"canceled", "already_closed", "cancel_rejected"})
-"""Verdicts after which a cancel is final."""
+CONFLICTS_TOLD: Final = 8
+"""So many reports under ExecIDs seen before are told and looked up per cancel; those after them are only counted."""
+
+LAST_LOOK_S: Final = 0.1
+"""For the look-up about a send that was on its way when the doubt window ended; also the least wait for its end."""
 
 Wait = Literal["running", "anew", "lookup", "window", "joined"]
 
@@ -75,8 +79,8 @@ class ReadyClock:
 class Desk:
     """Every cancel in flight and every event about it.
 
-    ``doubtful`` lists, per lane, the cancels whose look-up may begin. Commands whose last final is confirmed are
-    handed to nobody: the engine asks ``CommandState.may_be_settled``.
+    ``doubtful`` lists, per lane, the cancels whose look-up may begin. Its work ends with the final; intake settles the
+    command once every final of it is confirmed.
     """
 
     def __init__(self, config: Config, events: Events, stats: Stats, worker: str) -> None:
@@ -113,34 +117,49 @@ class Desk:
         """Judge one ExecutionReport for each cancel that it concerns, if it is new to it (protocol section 6).
 
         ``asked``: the cancels that the stream was subscribed for. What somebody else may have published a final of is
-        ended by such a stream alone, which holds every report in order: of another that was under way when the command
-        came it would see the last reports only, and rest on another one than before (contract section 3, Ids).
+        ended by such a stream first, which holds every report in order: of another that was under way when the command
+        came it would see the last reports only, and rest on another one than before (contract section 3, Ids). What
+        such another one tells is kept, for a look-up that finds no earlier end.
         """
         for cancel in cancels:
-            if cancel.phase is Phase.DOUBT and cancel.is_inherited and cancel not in asked and ends(cancel, record):
+            if (
+                cancel.phase is Phase.DOUBT
+                and (cancel.is_inherited or cancel.overheard is not None)
+                and cancel not in asked
+                and ends(cancel, record)
+            ):
+                if cancel.overheard is None:
+                    cancel.overheard = Overheard(record, Raw(bytes(raw)), exec_id, session_id, replayed)
                 continue
             seen = cancel.exec_ids
             if exec_id in seen:
-                if cancel.phase is Phase.FINAL or not self._conflicts(cancel, record, raw, now):
+                if cancel.phase is Phase.FINAL or not self._conflicts(cancel, record, raw, now, replayed):
                     self._stats.duplicate_reports += 1
                 continue
             cancel.exec_ids = (*seen, exec_id) if len(seen) < EXEC_IDS_KEPT else (*seen[1:], exec_id)
             self._apply_to(cancel, record, raw, exec_id, now, session_id, replayed)
 
-    def _conflicts(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> bool:
+    @staticmethod
+    def _note_exec_id(cancel: CancelState, exec_id: str) -> None:
+        seen = cancel.exec_ids
+        cancel.exec_ids = (*seen, exec_id) if len(seen) < EXEC_IDS_KEPT else (*seen[1:], exec_id)
+
+    def _conflicts(self, cancel: CancelState, record: Record, raw: Raw, now: Now, replayed: bool) -> bool:
         """Whether a report under an ExecID seen before has other content: it is kept, counted and looked up (faults 3).
 
         One that would end the cancel was not seen before, or the cancel would have ended then.
         """
-        if judge(cancel, record, is_request(cancel, record)) not in _ENDS:
+        if not ends(cancel, record):
             return False
         exec_id = exec_id_of(raw)
         if exec_id in cancel.exec_ids:
             return False
-        cancel.exec_ids = (*cancel.exec_ids, exec_id)
         self._stats.conflicting_reports += 1
-        self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now)
-        self.doubt(cancel, "unclear_report", now, announce=False)
+        if cancel.conflicts < CONFLICTS_TOLD:
+            cancel.conflicts += 1
+            self._note_exec_id(cancel, exec_id)
+            self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now)
+            self._doubt_anew(cancel, "unclear_report", now, replayed)
         return True
 
     def _apply_to(
@@ -212,7 +231,7 @@ class Desk:
                 self._unsettled(cancel, verdict, record, raw, ours, now, replayed=replayed)
 
     def _already_closed(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> None:
-        error = reject_error(record) if record.exec_type in ("CancelRejected", "Rejected") else None
+        error = reject_error(record) if record.exec_type in venue.REJECTS else None
         self.finish(cancel, "already_closed", now, raw=raw, live=False, error=error)
 
     def replay_judged(self, now: Now) -> None:
@@ -254,11 +273,15 @@ class Desk:
         elif ours:
             cancel.reject = (record, Raw(bytes(raw)))
         reasons = {"duplicate": "duplicate_id", "unknown": "unknown_order"}
+        if cancel.phase is not Phase.QUEUED or cancel.attempt or ours:
+            self._doubt_anew(cancel, reasons.get(verdict, "unclear_report"), now, replayed)
+
+    def _doubt_anew(self, cancel: CancelState, reason: str, now: Now, replayed: bool) -> None:
         if cancel.phase is Phase.DOUBT and not replayed:
             cancel.doubts += 1  # a look-up that began before this report can't say what became of the order after it
             self._schedule_lookup(cancel, now)
-        elif cancel.phase is not Phase.QUEUED or cancel.attempt or ours:
-            self.doubt(cancel, reasons.get(verdict, "unclear_report"), now, announce=False)
+        else:
+            self.doubt(cancel, reason, now, announce=False)
 
     @staticmethod
     def _is_older(cancel: CancelState, record: Record) -> bool:
@@ -326,6 +349,8 @@ class Desk:
             cancel.doubts += 1
             self._stats.doubts.add(reason)
             self._schedule_lookup(cancel, now)
+            if cancel.doubt_began is not None and self._left_of_window(cancel, now) <= 0:
+                self._set(now.mono + LAST_LOOK_S, "window", cancel)  # it ended while a send was on its way
         if cancel.doubt_began is None:
             cancel.doubt_began = self.ready_clock.read(now.mono)
             self._set(now.mono + self._settings.doubt_window, "window", cancel)
@@ -418,11 +443,21 @@ class Desk:
             cancel.doubt_began = None  # the redelivery that it waits for opens a window of its own
         if cancel.phase is Phase.FINAL or cancel.doubt_began is None:
             return
-        left = self._settings.doubt_window - (self.ready_clock.read(now.mono) - cancel.doubt_began)
-        if left > 1e-6 or cancel.phase in (Phase.QUEUED, Phase.SENT):  # a send that is on its way may still be answered
-            self._set(now.mono + max(left, 0.1), "window", cancel)
+        left = self._left_of_window(cancel, now)
+        if left > 0:
+            self._set(now.mono + max(left, LAST_LOOK_S), "window", cancel)
+            return
+        if cancel.phase in (Phase.QUEUED, Phase.SENT):
+            return  # a send that is on its way may still be answered; if it is not, the doubt about it ends the wait
+        if self.heed_overheard(cancel, now):
             return
         self.unresolved(cancel, now, "the venue gave no conclusive word within the doubt window")
+
+    def _left_of_window(self, cancel: CancelState, now: Now) -> float:
+        """Seconds left of ``venue.doubt_window``; none if they are too few to be told from none."""
+        assert cancel.doubt_began is not None
+        left = self._settings.doubt_window - (self.ready_clock.read(now.mono) - cancel.doubt_began)
+        return left if left > 1e-6 else 0.0
 
     def next_due(self) -> float | None:
         """Monotonic seconds of the next thing ``tick`` would do."""
@@ -433,6 +468,8 @@ class Desk:
 
     def concluded(self, cancel: CancelState, conclusion: Conclusion, record: Record | None, now: Now) -> None:
         """Act on what a look-up proved. The cancel is in DOUBT (contract 4.2, 4.3)."""
+        if self.heed_overheard(cancel, now):
+            return
         cancel.lookups += 1
         if record is not None:
             if cancel.order_id is None and record.order_id is not None:
@@ -461,6 +498,15 @@ class Desk:
             case "unclear":
                 if cancel.lookups < LOOKUPS_PER_REJECT or not self._closed_by_reject(cancel, now):
                     self._schedule_lookup(cancel, now)
+
+    def heed_overheard(self, cancel: CancelState, now: Now) -> bool:
+        """Judge the report that ended it for whoever sent it, now that no earlier one is found; whether it has."""
+        overheard, cancel.overheard = cancel.overheard, None
+        if overheard is not None and overheard.exec_id not in cancel.exec_ids:
+            self._note_exec_id(cancel, overheard.exec_id)
+            self._apply_to(cancel, *overheard[:3], now, overheard.session_id, overheard.replayed)
+            self.replay_judged(now)
+        return cancel.phase is Phase.FINAL
 
     def _closed_by_lookup(self, cancel: CancelState, now: Now) -> None:
         if cancel.refused is not None:

@@ -21,8 +21,7 @@ class OutEvent(Struct, eq=False, gc=False):
 
     It stays with the core until the broker confirmed it; the same object may be published several times, always
     under the same ``event_id``. ``body`` is the JSON text, ``headers`` the AMQP headers, ``timestamp_s`` the AMQP
-    timestamp in seconds. ``command`` is whom the confirm is reported to, ``cancel``
-    what the event is about.
+    timestamp in seconds. ``command`` is whom the confirm is reported to, ``cancel`` what the event is about.
     """
 
     event_id: str

@@ -10,7 +10,7 @@ from worker.core.clock import Now
 from worker.core.desk import Desk
 from worker.core.listing import OpenList
 from worker.core.outbox import LANES
-from worker.core.reconcile import MOST, Inquiry, Query, conclude, lookup_start, start_date
+from worker.core.reconcile import MOST, Inquiry, Query, conclude, lookup_start
 from worker.core.session import SessionState, Subscription
 from worker.core.stats import Stats
 from worker.wire import venue
@@ -75,22 +75,24 @@ class Lookups:
                 batch, self._desk.doubtful[lane] = doubtful[:MOST], doubtful[MOST:]
                 cancels = list(dict.fromkeys(c for c in batch if c.phase is Phase.DOUBT))
                 if cancels:
-                    inquiry = self._running[lane] = Inquiry(lane, session, cancels)
+                    began, settings = session.unstepped(now), self._settings
+                    since = min(lookup_start(c, settings.lookback, settings.overlap, began) for c in cancels)
+                    inquiry = self._running[lane] = Inquiry(lane, session, cancels, since)
                     self._ask(inquiry, inquiry.report_queries(cancels), now)
 
     def _ask(self, inquiry: Inquiry, queries: list[Query], now: Now) -> None:
-        settings, offset, now = self._settings, inquiry.session.clock_offset_us, inquiry.session.unstepped(now)
-        first = min(lookup_start(c, settings.lookback, settings.overlap, now) for c in inquiry.cancels)
+        now = inquiry.session.unstepped(now)
         self.tick(now)
-        if self._listed is not None:
-            first = min(first, self._before_list(self._listed))
-        horizon = now.utc_us - int(settings.order_horizon * 1e6)
+        reports_since, listed = inquiry.since_us, self._listed
+        if listed is not None:
+            reports_since = min(reports_since, self._before_list(listed))
+        orders_since = now.utc_us - int(self._settings.order_horizon * 1e6)
         for query in queries:
-            query.since_us = first
+            query.since_us = orders_since if query.stream == venue.ORDER else reports_since
             self._stats.lookups["order" if query.stream == venue.ORDER else "replay"] += 1
             if query.is_whole_list:
                 query.listing = OpenList(now.utc_us)
-        inquiry.ask(queries, start_date(first, offset), start_date(horizon, offset), now)
+        inquiry.ask(queries, now)
 
     def _before_list(self, listed: OpenList) -> int:
         """Since when a replay has to be read that stands beside the list."""
@@ -109,7 +111,7 @@ class Lookups:
                 query.listing.end(now)
                 self._listed = query.listing
             self._conclude(inquiry, query, now)
-        self._ask(inquiry, [], now)
+        inquiry.ask_on(now)
         if inquiry.open_queries or self._running.get(inquiry.lane) is not inquiry:
             return
         if query.stream == venue.EXECUTION_REPORT:
@@ -131,6 +133,9 @@ class Lookups:
         # An order known by its client id may have told its OrderID only now, after reports under later client ids.
         named = [c for c in query.unnamed if c.order_id is not None and inquiry.still_asks(c)]
         inquiry.proven.update(c for c in query.covers if c not in named)
+        for cancel in query.covers:
+            if cancel.overheard is not None and cancel not in named:
+                self._desk.heed_overheard(cancel, now)  # the replay is whole, and held nothing that came before it
         if named:
             self._ask(inquiry, inquiry.report_queries(named), now)
         listed = self._listed
@@ -186,6 +191,7 @@ class Lookups:
         for lane, inquiry in list(self._running.items()):
             if inquiry.session is session:
                 del self._running[lane]
+                inquiry.give_up()
                 for cancel in list(inquiry.unanswered):
                     if inquiry.still_asks(cancel):
                         self._desk.doubtful[cancel.command.lane].append(cancel)

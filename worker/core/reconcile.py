@@ -9,9 +9,10 @@ Order record, or its proven absence, says.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final, Literal
 
-from worker.core.cancel import CancelState, Phase
+from worker.core.cancel import CancelState, Phase, is_derived
 from worker.core.clock import Now
 from worker.core.session import Ending, SessionState
 from worker.wire import venue
@@ -42,6 +43,9 @@ class Query:
     """
 
     __slots__ = (
+        "_by_client",
+        "_by_request",
+        "_has_derived",
         "covers",
         "ended",
         "inquiry",
@@ -74,6 +78,9 @@ class Query:
         self.since_us = 0
         self.unnamed = [c for c in covers if c.order_id is None]
         self.listing: OpenList | None = None
+        self._by_client: dict[str, Record] | None = None
+        self._by_request: dict[str, Record] = {}
+        self._has_derived = False
 
     @property
     def is_whole_list(self) -> bool:
@@ -106,15 +113,30 @@ class Query:
             self.records[order_id] = record
 
     def record_for(self, cancel: CancelState) -> Record | None:
-        """The Order record of the cancel's target, by OrderID, else by a client id known for it."""
+        """The Order record of the cancel's target, by OrderID, else by a client id known for it.
+
+        To be called when no more records come.
+        """
         if cancel.order_id is not None:
             return self.records.get(cancel.order_id)
+        if self._by_client is None:
+            self._index()
+        assert self._by_client is not None
+        own = (cancel.cl_ord_id, *cancel.earlier_ids, *(cancel.fresh_ids() if self._has_derived else ()))
+        found = (self._by_client.get(client_id) for client_id in cancel.client_ids)
+        return next((r for r in (*found, *map(self._by_request.get, own)) if r is not None), None)
+
+    def _index(self) -> None:
+        by_client: dict[str, Record] = {}
         for record in self.records.values():
-            if record.cl_ord_id in cancel.client_ids or record.orig_cl_ord_id in cancel.client_ids:
-                return record
-            if cancel.owns(record.cl_ord_id):
-                return record
-        return None
+            request, original = record.cl_ord_id, record.orig_cl_ord_id
+            if request is not None:
+                self._by_request.setdefault(request, record)
+                by_client.setdefault(request, record)
+                self._has_derived = self._has_derived or is_derived(request)
+            if original is not None:
+                by_client.setdefault(original, record)
+        self._by_client = by_client
 
 
 class Inquiry:
@@ -123,16 +145,17 @@ class Inquiry:
     ``unanswered`` maps the cancels it has still to answer to the doubt it was asked about: an answer to an older doubt
     of a cancel is no answer. ``proven`` holds the cancels whose reports were read to an end that the venue gave: only
     for those can an absence be believed. ``closed`` holds Order records of closed orders until the reports were read
-    once more.
+    once more. ``since_us`` is when its replays begin, in UTC microseconds.
     """
 
-    def __init__(self, lane: Lane, session: SessionState, cancels: list[CancelState]) -> None:
+    def __init__(self, lane: Lane, session: SessionState, cancels: list[CancelState], since_us: int) -> None:
         self.lane = lane
+        self.since_us = since_us
         self.session = session
         self.cancels = cancels
         self.unanswered = {c: c.doubts for c in cancels}
         self.open_queries: list[Query] = []
-        self.waiting: list[Query] = []
+        self._waiting: deque[Query] = deque()
         self.proven: set[CancelState] = set()
         self.closed: dict[CancelState, Record] = {}
         self._order_ids = {c.order_id for c in cancels if c.order_id is not None}
@@ -185,16 +208,24 @@ class Inquiry:
             covers.setdefault(cancel.order_id, []).append(cancel)
         return [Query(self, stream, c, order_id=order_id) for order_id, c in covers.items()]
 
-    def ask(self, queries: list[Query], reports_since: str, orders_since: str, now: Now) -> None:
+    def ask(self, queries: list[Query], now: Now) -> None:
         """Open as many of the questions as may be open at once; the others follow as these end."""
-        self.waiting.extend(queries)
-        while self.waiting and len(self.open_queries) < SINGLES_AT_ONCE:
-            query = self.waiting.pop(0)
-            since = reports_since
-            if query.stream == venue.ORDER:
-                since = orders_since if query.order_id is None else EARLY
+        self._waiting.extend(queries)
+        self.ask_on(now)
+
+    def ask_on(self, now: Now) -> None:
+        """Open those that wait for others to end."""
+        while self._waiting and len(self.open_queries) < SINGLES_AT_ONCE:
+            query = self._waiting.popleft()
+            by_itself = query.stream == venue.ORDER and query.order_id is not None
+            since = EARLY if by_itself else start_date(query.since_us, self.session.clock_offset_us)
             self.open_queries.append(query)
             self.session.subscribe(query.stream, since, now, query=query, order_id=query.order_id, symbol=query.symbol)
+
+    def give_up(self) -> None:
+        """Its session is lost. It and its questions know each other, and nothing else would part them."""
+        self.open_queries.clear()
+        self._waiting.clear()
 
 
 Conclusion = Literal["canceled", "already_closed", "working", "pending", "running", "absent", "unclear"]

@@ -95,7 +95,11 @@ class Subscription:
 
 
 class SessionState:
-    """A session, from accepted upgrade to end. ``clock_offset_us`` is the venue's clock minus ours, by ``hello``."""
+    """A session, from accepted upgrade to end. ``clock_offset_us`` is the venue's clock minus ours, by ``hello``.
+
+    ``missed_at``: since when the report stream lacks something and has to be read anew, which it may be from
+    ``reread_from`` on; both monotonic seconds.
+    """
 
     __slots__ = (
         "_effects",
@@ -109,12 +113,14 @@ class SessionState:
         "hello_due",
         "inflight",
         "main",
+        "missed_at",
         "number",
         "opened_at",
         "ping_reqid",
         "pinged_at",
         "ready",
         "ready_since",
+        "reread_from",
         "session_id",
         "slot",
         "subscriptions",
@@ -138,6 +144,8 @@ class SessionState:
         self.ready = False
         self.closing = False
         self.ready_since = 0.0
+        self.missed_at: float | None = None
+        self.reread_from = -inf
         self.subscriptions: dict[int, Subscription] = {}
         self.frames: dict[int, SentFrame] = {}
         self.inflight = 0
@@ -294,6 +302,8 @@ class SessionState:
             due = self.pinged_at + self._settings.ping_timeout
         else:
             due = self.heard_at + self._settings.ping_interval
+        if self.missed_at is not None and self.reread_from < due:
+            due = self.reread_from
         for sub in self.subscriptions.values():
             if sub.ended is None and sub.quiet_due < due:
                 due = sub.quiet_due

@@ -26,7 +26,7 @@ from worker.wire.timestamp import format_utc, parse_utc
 from worker.wire.venue import EXECUTION_REPORT, STATUSES, Frame, FrameError, Record, UnreadFrame, read_frame
 
 REREAD_AT_MOST_EVERY_S: Final = 5.0
-"""After unreadable frames the stream is read anew, but no more often than this."""
+"""After frames that are missing or unreadable a session reads its report stream anew, but no more often than this."""
 
 AnyFrame = Frame | UnreadFrame
 Source = bytes | list[Raw]
@@ -58,7 +58,6 @@ class Sessions:
         self._sessions: dict[int, SessionState] = {}
         self._find = desk.inflight.find
         self._last_report_at: str | None = None
-        self._reread_at = -REREAD_AT_MOST_EVERY_S
         self._words_met: set[tuple[str, str | None]] = set()
         self._lost_with: list[CancelState] = []
         self.ready = False
@@ -147,19 +146,22 @@ class Sessions:
                 self._read_apart(session, message, str(e), now)
                 continue
             main, seq = session.main, frame.seq_num
-            if (
-                main is not None
-                and frame.reqid == main.reqid
-                and seq is not None
-                and seq == main.next_seq
-                and main.ended is not None
-                and frame.type == EXECUTION_REPORT
-            ):  # the live report stream goes on: nearly all that ever comes
-                main.next_seq = seq + 1
-                if frame.data:
-                    self._live(session, main, frame, frame.data, message, now)
-            else:
-                self._other_frame(session, frame, frame.data, message, now)
+            try:
+                if (
+                    main is not None
+                    and frame.reqid == main.reqid
+                    and seq is not None
+                    and seq == main.next_seq
+                    and main.ended is not None
+                    and frame.type == EXECUTION_REPORT
+                ):  # the live report stream goes on: nearly all that ever comes
+                    main.next_seq = seq + 1
+                    if frame.data:
+                        self._live(session, main, frame, frame.data, message, now)
+                else:
+                    self._other_frame(session, frame, frame.data, message, now)
+            except FrameError as e:  # a record's own bytes could not be had
+                self._unreadable(session, str(e), now)
         return self.ready is not was_ready
 
     def _other_frame(
@@ -201,9 +203,8 @@ class Sessions:
         for sub in session.subscriptions.values():
             if sub.query is not None:
                 sub.query.spoil(reason)  # it may have been part of the answer
-        if session.ready and session.carries_reports and now.mono >= self._reread_at + REREAD_AT_MOST_EVERY_S:
-            self._reread_at = now.mono
-            self._subscribe_reports(session, now)
+        if session.ready and session.carries_reports:
+            self._read_anew(session, now)
 
     def _greeted(self, session: SessionState, frame: AnyFrame, now: Now) -> None:
         if session.hello_due is None:
@@ -223,9 +224,23 @@ class Sessions:
         else:
             self._is_ready(session, now)
 
+    def _read_anew(self, session: SessionState, now: Now) -> bool:
+        """Something of the report stream was missed: it is read anew, at once or when the time has come."""
+        if session.missed_at is None:
+            session.missed_at = now.mono
+        if now.mono < session.reread_from:
+            return False
+        session.reread_from = now.mono + REREAD_AT_MOST_EVERY_S
+        self._subscribe_reports(session, now)
+        return True
+
     def _subscribe_reports(self, session: SessionState, now: Now) -> None:
-        """Read the report stream from the last report, or the earliest send not settled, minus the overlap (8.3)."""
+        """Read the report stream from the last report, or the earliest send not settled, minus the overlap (8.3).
+
+        Where something was missed that is no later than what came just before.
+        """
         session.ready = False
+        missed_at, session.missed_at = session.missed_at, None
         now = session.unstepped(now)
         overlap_us = int(self._settings.overlap * 1e6)
         since = now.utc_us + session.clock_offset_us
@@ -234,14 +249,17 @@ class Sessions:
         unsettled = self._not_ended_of_lost()
         for other in self._sessions.values():
             unsettled += _unanswered(other.frames.values())
-        if unsettled:
-            earliest = min(c.sent_mono for c in unsettled)
-            since = min(since, now.utc_us + session.clock_offset_us - int((now.mono - earliest) * 1e6))
+        needed = [c.sent_mono for c in unsettled]
+        if missed_at is not None:
+            needed.append(missed_at)
+        if needed:
+            since = min(since, now.utc_us + session.clock_offset_us - int((now.mono - min(needed)) * 1e6))
         session.subscribe_reports(start_date(since - overlap_us, 0), now)
         self._refresh(now)
 
     def _not_ended_of_lost(self) -> list[CancelState]:
-        return [c for c in self._lost_with if c.phase is not Phase.FINAL]
+        """A parked one is not waited for: it was never sent, or its redelivery is looked up, here or elsewhere."""
+        return [c for c in self._lost_with if c.phase not in (Phase.FINAL, Phase.PARKED)]
 
     def _last_report_us(self, now_us: int) -> int:
         assert self._last_report_at is not None
@@ -258,10 +276,8 @@ class Sessions:
         sub = session.subscription(frame)
         if sub is None:
             return  # a stream that was ended; its last frames are still under way (protocol 3.5)
-        if session.has_gap(sub, frame):
-            self._gap(session, sub, now)
-            if sub.query is None:
-                return
+        if session.has_gap(sub, frame) and self._gap(session, sub, now):
+            return  # the frame is of a stream that was just ended
         if sub.ended is None:
             if frame.initial and isinstance(sub.query, Snapshot):
                 sub.query.expect(frame.total_count)
@@ -271,13 +287,14 @@ class Sessions:
         elif records:
             self._live(session, sub, frame, records, source, now)
 
-    def _gap(self, session: SessionState, sub: Subscription, now: Now) -> None:
+    def _gap(self, session: SessionState, sub: Subscription, now: Now) -> bool:
+        """Frames are missing. True: the report stream, whose they were, was begun anew."""
         self._effects.append(Note("stream_gap", "warning", {"session_id": session.session_id, "reqid": sub.reqid}))
         if sub.query is None:
-            self._subscribe_reports(session, now)
-        else:
-            sub.ended = "failed"
-            self._snapshot_ended(session, sub, now)
+            return self._read_anew(session, now)
+        sub.ended = "failed"
+        self._snapshot_ended(session, sub, now)
+        return False
 
     def _in_snapshot(
         self, session: SessionState, sub: Subscription, frame: AnyFrame, records: list[Record], source: Source, now: Now
@@ -407,7 +424,7 @@ class Sessions:
             self._sweeps.listed(sub, sub.query, now)
         elif sub.query is not None:
             self._lookups.ended(sub, sub.query, now)
-        elif not session.ready:
+        elif not session.ready and session.missed_at is None:  # else it is no whole replay, and begun anew in a moment
             if sub.ended == "venue":
                 self._note_report_time(format_utc(session.unstepped(now).utc_us + session.clock_offset_us))
             self._is_ready(session, now)
@@ -490,6 +507,8 @@ class Sessions:
             for sub in session.tick(now):
                 sub.ended = "timer"
                 self._snapshot_ended(session, sub, now)
+            if session.missed_at is not None and not session.closing and now.mono >= session.reread_from:
+                self._read_anew(session, now)
 
     def next_due(self) -> float | None:
         """Monotonic seconds of the next thing ``tick`` would do."""

@@ -18,6 +18,9 @@ from msgspec import Raw, Struct, field
 EXECUTION_REPORT: Final = "ExecutionReport"
 ORDER: Final = "Order"
 
+REJECTS: Final = frozenset({"CancelRejected", "Rejected"})
+"""ExecTypes of a report that may say no to a cancel (protocol 5.1)."""
+
 
 class FrameError(ValueError):
     """A frame or record of the venue could not be read; the message says why, without the bytes."""
@@ -123,7 +126,10 @@ _decode_record = msgspec.json.Decoder(Record).decode
 _frame_by_field = _by_field(
     UnreadFrame, frozenset({"type", "reqid", "data", "next"}), {"error": _by_field(FrameFault, frozenset())}
 )
-_record_by_field = _by_field(Record, frozenset({"ClOrdID", "OrderID", "ExecType", "OrdStatus"}))
+_DECIDING: Final = frozenset({"ClOrdID", "OrderID", "ExecType", "OrdStatus"})
+_REASONS: Final = frozenset({"CxlRejReason", "OrdRejReason"})
+_record_by_field = _by_field(Record, _DECIDING)
+_reject_by_field = _by_field(Record, _DECIDING | _REASONS)
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
@@ -137,7 +143,7 @@ def read_frame(message: bytes) -> Frame:
             message.decode()  # the decoder skips bytes that nobody reads, and a report is passed on with all of its own
         return _decode_frame(message)
     except _UNREADABLE as e:
-        raise FrameError(f"unreadable frame of {len(message)} bytes: {type(e).__name__}") from e
+        raise _unreadable_frame(message, e) from e
 
 
 def read_unread_frame(message: bytes) -> UnreadFrame:
@@ -153,21 +159,35 @@ def read_unread_frame(message: bytes) -> UnreadFrame:
         except msgspec.ValidationError:
             return _frame_by_field(message)
     except _UNREADABLE as e:
-        raise FrameError(f"unreadable frame of {len(message)} bytes: {type(e).__name__}") from e
+        raise _unreadable_frame(message, e) from e
+
+
+def _unreadable_frame(message: bytes, error: Exception) -> FrameError:
+    return FrameError(f"unreadable frame of {len(message)} bytes: {type(error).__name__}")
 
 
 def raw_records(message: bytes) -> list[Raw]:
-    """The records of a message that ``read_frame`` has read, in its order, byte for byte."""
-    return _decode_records(message).data
+    """The records of a message that ``read_frame`` has read, in its order, byte for byte.
+
+    Raises ``FrameError`` for nesting that is one level too deep for this reading and was not for that one.
+    """
+    try:
+        return _decode_records(message).data
+    except _UNREADABLE as e:
+        raise _unreadable_frame(message, e) from e
 
 
 def read_record(raw: Raw) -> Record:
-    """Read one record of a stream frame. Raises ``FrameError``; its neighbours are unharmed (faults I10)."""
+    """Read one record of a stream frame. Raises ``FrameError``; its neighbours are unharmed (faults I10).
+
+    A reject whose reason can't be read is no reject: it may say that the cancel is under way (protocol 5.4).
+    """
     try:
         try:
             return _decode_record(raw)
         except msgspec.ValidationError:
-            return _record_by_field(raw)
+            record = _record_by_field(raw)
+            return _reject_by_field(raw) if record.exec_type in REJECTS else record
     except _UNREADABLE as e:
         raise FrameError(f"unreadable record: {type(e).__name__}") from e
 
