@@ -113,8 +113,9 @@ class WorkerView:
         for lane in LANES:
             consumer, publisher = self._consumers[lane], self._publishers[lane]
             if consumer.state != "consuming":
-                state = "paused" if consumer.state == "up" else consumer.state
-                reasons.append(f"the {lane} lane is not consumed{_because(consumer.last_error, state)}")
+                down = consumer.state == "down"
+                why = _because(consumer.last_error, "down") if down else " (paused)"
+                reasons.append(f"the {lane} lane is not consumed{why}")
             if publisher.state != "up":
                 reasons.append(f"the {lane} lane cannot publish{_because(publisher.last_error, publisher.state)}")
             elif publisher.blocked_reason is not None:
