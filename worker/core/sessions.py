@@ -31,6 +31,9 @@ REREAD_AT_MOST_EVERY_S: Final = 5.0
 AnyFrame = Frame | UnreadFrame
 Source = bytes | list[Raw]
 """Where a record's own bytes are had, should they be needed: the message, or its records already taken apart."""
+LONGEST_NOTED: Final = 500
+"""Characters of what an error frame says that are noted; it may hold megabytes."""
+
 WORDS_MET: Final = 64
 """So many different unknown words of the venue are logged, each once."""
 
@@ -271,7 +274,8 @@ class Sessions:
             self._live(session, sub, frame, records, source, now)
 
     def _gap(self, session: SessionState, sub: Subscription, now: Now) -> None:
-        self._effects.append(Note("stream_gap", "warning", {"session_id": session.session_id, "reqid": sub.reqid}))
+        fields = {"session_id": session.session_id, "reqid": sub.reqid, "reason": "a frame number is missing"}
+        self._effects.append(Note("stream_gap", "warning", fields))
         if sub.query is None:
             self._subscribe_reports(session, now)
         else:
@@ -445,7 +449,12 @@ class Sessions:
             Note(
                 "venue_error_frame",
                 "warning",
-                {"session_id": session.session_id, "reqid": frame.reqid, "code": fault.code, "msg": fault.msg},
+                {
+                    "session_id": session.session_id,
+                    "reqid": frame.reqid,
+                    "code": _clipped(fault.code),
+                    "msg": _clipped(fault.msg),
+                },
             )
         )
         reqid = frame.reqid or 0
@@ -507,3 +516,8 @@ def _unanswered(frames: Iterable[SentFrame]) -> list[CancelState]:
 def _asked(sub: Subscription) -> Container[CancelState]:
     """The cancels that a stream was subscribed for."""
     return sub.query.inquiry.unanswered if isinstance(sub.query, Query) else ()
+
+
+def _clipped(word: int | str | None) -> int | str | None:
+    """A word of the venue as it is noted: bounded."""
+    return word[:LONGEST_NOTED] if isinstance(word, str) else word
