@@ -13,7 +13,7 @@ from worker.core.clock import Now
 from worker.core.effects import Effect, SendText
 from worker.core.reconcile import start_date
 from worker.core.session import SessionState, Subscription
-from worker.core.sweep import Scope, statuses_filter
+from worker.core.sweep import Count, Scope, statuses_filter
 from worker.errors import CancelWorkerError, VenueError
 from worker.venue.pool import Pool
 from worker.wire import venue
@@ -25,22 +25,36 @@ LIST_WITHIN_S: Final = 5.0
 
 
 class Open:
-    """The open orders in scope by symbol and side. ``lacks`` says why there may be more of them; None: that is all."""
+    """The open orders in scope by symbol and side."""
 
     def __init__(self, scope: Scope) -> None:
-        self.lacks: str | None = None
+        self.count = Count()
+        self._broken: str | None = None
         self._scope = scope
         self._orders: dict[str, tuple[str, str]] = {}
+        self._nameless = 0
 
     def note(self, record: Record) -> None:
         """One Order record. What can't be told in or out of scope is shown: better too much than too little."""
-        if record.order_id is None:
-            return
         closed = venue.status_is_closed(record) or venue.is_filled(record)
-        if closed or self._scope.covers(record) is False:
+        outside = closed or self._scope.covers(record) is False
+        if record.order_id is None:
+            self._nameless += not outside
+        elif outside:
             self._orders.pop(record.order_id, None)
         else:
             self._orders[record.order_id] = (record.symbol or "?", record.side or "?")
+
+    def spoil(self, why: str) -> None:
+        """Something of the list did not come."""
+        self._broken = self._broken or why
+
+    @property
+    def lacks(self) -> str | None:
+        """Why there may be more; None: that is all."""
+        if self._broken is None and self._nameless:
+            return f"{self._nameless} records without OrderID"
+        return self._broken or self.count.lacks
 
     def __len__(self) -> int:
         return len(self._orders)
@@ -60,9 +74,9 @@ async def open_orders(config: Config, scope: Scope) -> Open:
             reader.pool = pool
             await reader.ended
     except TimeoutError:
-        found.lacks = f"the venue's list did not end within {LIST_WITHIN_S:g} s"
+        found.spoil(f"the venue's list did not end within {LIST_WITHIN_S:g} s")
     except CancelWorkerError as error:
-        found.lacks = str(error)
+        found.spoil(str(error))
     return found
 
 
@@ -110,7 +124,11 @@ class _Reader:
         self._sub = state.subscribe(venue.ORDER, since, now, statuses=statuses_filter(settings.statuses_form))
 
     def _take(self, state: SessionState, sub: Subscription, frame: UnreadFrame) -> None:
+        if state.has_gap(sub, frame):
+            self._found.spoil("a frame of the list is missing")
         records = [venue.read_record(raw) for raw in frame.data or ()]
+        if frame.initial:
+            self._found.count.add(len(records), frame.total_count)
         for record in records:
             self._found.note(record)
         if state.advance(sub, frame, bool(records), _now()):

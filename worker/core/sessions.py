@@ -266,7 +266,7 @@ class Sessions:
                 return
         if sub.ended is None:
             if frame.initial and isinstance(sub.query, Snapshot):
-                sub.query.count(len(records or ()), frame.total_count)
+                sub.query.count.add(len(records or ()), frame.total_count)
             news = bool(records) and self._in_snapshot(session, sub, frame, records or [], source, now)
             if session.advance(sub, frame, news, now):
                 self._snapshot_ended(session, sub, now)
@@ -274,7 +274,11 @@ class Sessions:
             self._live(session, sub, frame, records, source, now)
 
     def _gap(self, session: SessionState, sub: Subscription, now: Now) -> None:
-        fields = {"session_id": session.session_id, "reqid": sub.reqid, "reason": "a frame number is missing"}
+        fields: dict[str, object] = {
+            "session_id": session.session_id,
+            "reqid": sub.reqid,
+            "reason": "a frame number is missing",
+        }
         self._effects.append(Note("stream_gap", "warning", fields))
         if sub.query is None:
             self._subscribe_reports(session, now)

@@ -120,6 +120,27 @@ class SweptOrder:
         return self.cancel is not None and (self.cancel.attempt > 0 or self.cancel.sent == "yes")
 
 
+class Count:
+    """The records of a list, against the ``total_count`` of the venue."""
+
+    def __init__(self) -> None:
+        self._read = 0
+        self._total: int | None = None
+
+    def add(self, records: int, total: object) -> None:
+        """One frame of the list had so many records; ``total`` is its ``total_count``."""
+        self._read += records
+        if isinstance(total, int) and (self._total is None or total < self._total):
+            self._total = total
+
+    @property
+    def lacks(self) -> str | None:
+        """What the venue counted and did not hand over; None: nothing."""
+        if self._total is None or self._read >= self._total:
+            return None
+        return f"the venue counts {_orders(self._total)} and listed {self._read}"
+
+
 class Snapshot:
     """One reading of the Order stream, and the live frames that follow it on the same subscription.
 
@@ -139,9 +160,8 @@ class Snapshot:
         self.closed: dict[str, Record] = {}
         self.all_open: set[str] = set()
         self.sub: Subscription | None = None
+        self.count = Count()
         self._gone: set[str] = set()
-        self._read = 0
-        self._total: int | None = None
 
     def keep(self, record: Record) -> None:
         """One Order record, of the snapshot or live."""
@@ -167,17 +187,11 @@ class Snapshot:
             self._gone.add(record.order_id)
         self.keep(record)
 
-    def count(self, records: int, total: object) -> None:
-        """One frame of the snapshot had so many records; ``total`` is its ``total_count``."""
-        self._read += records
-        if isinstance(total, int) and (self._total is None or total < self._total):
-            self._total = total
-
     def end(self, ended: Ending | None) -> None:
         """It came to its end; what the venue counted and did not hand over may be open."""
         self.ended = ended
-        if self._total is not None and self._read < self._total:
-            self.spoil(f"the venue counts {_orders(self._total)} and listed {self._read}")
+        if self.count.lacks is not None:
+            self.spoil(self.count.lacks)
 
     def spoil(self, why: str) -> None:
         """Something of it could not be read: it proves nothing."""
