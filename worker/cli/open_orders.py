@@ -7,14 +7,14 @@ import time
 from collections import Counter
 from typing import Final
 
-from worker.cli.log_in import one_session
+from worker.cli.log_in import Listener, one_session
 from worker.config import Config, Venue
 from worker.core.clock import Now
 from worker.core.effects import Effect, SendText
 from worker.core.reconcile import start_date
 from worker.core.session import SessionState, Subscription
 from worker.core.sweep import Count, Scope, statuses_filter
-from worker.errors import CancelWorkerError, VenueError
+from worker.errors import CancelWorkerError
 from worker.venue.pool import Pool
 from worker.wire import venue
 from worker.wire.timestamp import parse_utc
@@ -72,7 +72,7 @@ async def open_orders(config: Config, scope: Scope) -> Open:
     try:
         async with asyncio.timeout(LIST_WITHIN_S), one_session(config, reader) as pool:
             reader.pool = pool
-            await reader.ended
+            await reader.answer
     except TimeoutError:
         found.spoil(f"the venue's list did not end within {LIST_WITHIN_S:g} s")
     except CancelWorkerError as error:
@@ -80,11 +80,11 @@ async def open_orders(config: Config, scope: Scope) -> Open:
     return found
 
 
-class _Reader:
+class _Reader(Listener[None]):
     """Reads the Order stream of one session to its end."""
 
     def __init__(self, settings: Venue, found: Open) -> None:
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        super().__init__()
         self.pool: Pool | None = None
         self._settings = settings
         self._found = found
@@ -99,18 +99,18 @@ class _Reader:
     def frames_received(self, session: int, messages: list[bytes]) -> None:
         """The hello, then the list."""
         for message in messages:
-            if self._session is not None and not self.ended.done():
+            if self._session is not None and not self.answer.done():
                 try:
                     self._read(self._session, venue.read_unread_frame(message))
                 except FrameError as error:
-                    self._fail(str(error))
+                    self.fail(str(error))
         self._send()
 
     def _read(self, state: SessionState, frame: UnreadFrame) -> None:
         if frame.type == "hello" and self._sub is None:
             self._ask(state, frame)
         elif frame.type == "error":
-            self._fail(f"the venue refused the list: {frame.error.code if frame.error is not None else None}")
+            self.fail(f"the venue refused the list: {frame.error.code if frame.error is not None else None}")
         elif self._sub is not None and state.subscription(frame) is self._sub:
             self._take(state, self._sub, frame)
 
@@ -133,9 +133,9 @@ class _Reader:
             self._found.note(record)
         if state.advance(sub, frame, bool(records), _now()):
             if sub.ended == "venue":
-                self.ended.set_result(None)
+                self.answer.set_result(None)
             else:
-                self._fail("the venue's list did not come to an end")
+                self.fail("the venue's list did not come to an end")
 
     def _send(self) -> None:
         effects, self._effects[:] = list(self._effects), []
@@ -144,21 +144,6 @@ class _Reader:
                 self.pool.send(effect.session, effect.data)
         if self.pool is not None:
             self.pool.flush()
-
-    def session_lost(self, session: int, reason: str) -> None:
-        """The session ended before the list did."""
-        self._fail(reason)
-
-    def attempt_failed(self, slot: int, reason: str) -> None:
-        """The upgrade failed."""
-        self._fail(reason)
-
-    def batch_ended(self) -> None:
-        """Nothing is collected."""
-
-    def _fail(self, reason: str) -> None:
-        if not self.ended.done():
-            self.ended.set_exception(VenueError(reason))
 
 
 def _now() -> Now:
