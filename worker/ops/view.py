@@ -177,7 +177,8 @@ class WorkerView:
         stats.stale_settlements = sum(consumer.stats.stale_settlements for consumer in self._consumers.values())
         stats.replies = sum(publisher.stats.replies for publisher in self._publishers.values())
         stats.replies_returned = sum(publisher.stats.replies_returned for publisher in self._publishers.values())
-        stats.session_attempts, stats.session_refusals = self._pool.attempts, self._pool.refusals
+        stats.session_attempts = self._pool.attempts
+        stats.session_refusals = self._pool.refusals
 
     def _count_link(self, link: str, counted: LinkCounts) -> None:
         stats = self._engine.stats
