@@ -29,7 +29,7 @@ async def test_a_venue_without_a_hello_is_an_error(behave: Behaviour) -> None:
         pool = Pool(settings(venue.port), credentials, hello, Random(7))
         running = asyncio.create_task(pool.run())
         async with asyncio.timeout(5 * SECOND):
-            with pytest.raises(RuntimeError, match="closed|lost|end"):
+            with pytest.raises(RuntimeError, match=r"closed|lost|end"):
                 await hello.session
             await pool.close()
             await running
