@@ -7,6 +7,7 @@ import json
 import random
 import time
 import uuid
+from pathlib import Path
 from typing import Any, Final
 
 import aio_pika
@@ -25,6 +26,7 @@ from worker.wire.command import derive_sweep_cl_ord_id
 from worker.wire.venue import CancelElement, cancel_request
 
 BATCH: Final = VenueSettings().max_batch
+LISTED_WITHIN_S: Final = 20.0
 FLAT_WITHIN_S: Final = 55.0
 OUTCOMES: Final = ("mass_canceled", "mass_incomplete")
 AT: Final = "2026-11-22T10:00:00.000000Z"
@@ -39,14 +41,14 @@ async def mass_cancel(node: PrivateNode, run: Run, orders: int, delay_ms: int = 
         with Venue(Manner(delay_ms=delay_ms, open_orders=orders)) as venue:
             with Running(CANDIDATES[run.candidate], place.url, venue.url) as running:
                 await place.until_consumed(KILL)
-                await _until_listed(running)
+                await _until_listed(running, CANDIDATES[run.candidate].log)
                 published_ns, flat_ns, report = await _fire(place)
             seen, arrivals = venue.seen(), venue.arrivals(1, orders)
         writing_ns = await _write_alone(orders)
     first_sweep_ns = max(arrivals) - published_ns
     figures = {
         "first_sweep_ms": first_sweep_ns / 1e6,
-        "first_cancel_ms": (min(a for a in arrivals if a) - published_ns) / 1e6,
+        "first_cancel_ms": (min((a for a in arrivals if a), default=published_ns) - published_ns) / 1e6,
         "us_per_order": first_sweep_ns / 1e3 / orders,
         "writing_ms": writing_ns / 1e6,
         "of_writing": first_sweep_ns / writing_ns,
@@ -66,11 +68,11 @@ def _wrong(report: dict[str, Any], orders: int, duplicates: int, first_ns: int) 
     return f"{duplicates} cancels sent twice" if duplicates else ""
 
 
-async def _until_listed(running: Running) -> None:
-    """The worker's own book is read: a moment after it is ready."""
-    await asyncio.sleep(2.0)
-    if not running.is_alive:
-        raise RuntimeError("the worker ended; see its log in .cache/bench")
+async def _until_listed(running: Running, log: Path) -> None:
+    """Wait until the worker has read its own book of open orders, as its log tells."""
+    read = await until(lambda: not running.is_alive or b'"open_orders_read"' in log.read_bytes(), LISTED_WITHIN_S)
+    if not read or not running.is_alive:
+        raise RuntimeError(f"the worker did not read the list of open orders; see {log}")
 
 
 async def _fire(place: Place) -> tuple[int, int, dict[str, Any]]:
@@ -98,8 +100,8 @@ async def _fire(place: Place) -> tuple[int, int, dict[str, Any]]:
         return published_ns, flat_ns, msgspec.json.decode(report)
 
 
-class _Host:
-    """Waits for the hello."""
+class Hello:
+    """Waits for the hello; ``session`` raises RuntimeError if there is no log-in."""
 
     def __init__(self) -> None:
         self.session: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -110,18 +112,23 @@ class _Host:
         if not self.session.done():
             self.session.set_result(session)
 
-    def session_lost(self, session: int, reason: str) -> None: ...
+    def session_lost(self, session: int, reason: str) -> None:
+        self._fail(reason)
 
     def attempt_failed(self, slot: int, reason: str) -> None:
-        raise RuntimeError(reason)
+        self._fail(reason)
 
     def batch_ended(self) -> None: ...
+
+    def _fail(self, reason: str) -> None:
+        if not self.session.done():
+            self.session.set_exception(RuntimeError(reason))
 
 
 async def _write_alone(orders: int) -> int:
     """Nanoseconds to make and write the same frames and do nothing else, over the worker's own kind of socket."""
     with Venue(Manner(delay_ms=60_000, open_orders=orders)) as venue:
-        host = _Host()
+        host = Hello()
         settings = msgspec.structs.replace(VenueSettings(), url=venue.url, sessions=1)
         pool = Pool(settings, lambda: (Secret("BENCHMARKKEY"), Secret("only4benchmarks")), host, random.Random())
         running = asyncio.create_task(pool.run())

@@ -82,36 +82,51 @@ _TARGETS: Final = (
 )
 
 
+class _Quotient(NamedTuple):
+    """What ``figure`` is in ``case``, to what it is in ``to``, of the worker itself."""
+
+    title: str
+    scenario: str
+    figure: str
+    case: str
+    to: str
+    must: float
+
+
+_KILL_WAIT: Final = "of a kill cancel to the wire, behind a full normal lane to alone"
+_BUSY: Final = "under full normal load"
+_QUOTIENTS: Final = (
+    _Quotient(
+        "cost of a cancel, a batch of 1,000 to single commands",
+        "batch",
+        "cpu_us",
+        "1,000 a command",
+        "1 a command",
+        1.0,
+    ),
+    _Quotient("cost of a cancel, 100,000 commands to 10,000", "commands", "cpu_us", "100,000", "10,000", 1.15),
+    _Quotient("cost of a cancel, 1,000,000 commands to 10,000", "commands", "cpu_us", "1,000,000", "10,000", 1.15),
+    _Quotient("cost of a cancel, 50,000 in flight to 1,000", "in flight", "cpu_us", "50,000", "1,000", 1.15),
+    _Quotient(
+        "first sweep, an order of 10,000 to one of 2,000",
+        "mass cancel",
+        "us_per_order",
+        "10,000 orders",
+        "2,000 orders",
+        1.25,
+    ),
+    _Quotient(f"p50 {_KILL_WAIT}", "kill lane", "wire_p50", _BUSY, "alone", 2.0),
+    _Quotient(f"p99 {_KILL_WAIT}", "kill lane", "wire_p99", _BUSY, "alone", 4.0),
+)
+
+
 def verdicts(rows: Rows) -> Iterator[Verdict]:
     """One for each target."""
     for t in _TARGETS:
         measured = rows.spread(t.scenario, t.case, "worker", t.figure, t.to)
         yield Verdict(t.title, t.must, t.aim, t.at_least, measured)
-    yield Verdict(
-        "cost of a cancel, a batch of 1,000 to single commands",
-        1.0,
-        None,
-        False,
-        _quotient(rows, "batch", "cpu_us", "1,000 a command", "1 a command"),
-    )
-    for scenario, more, less in (
-        ("commands", "100,000", "10,000"),
-        ("commands", "1,000,000", "10,000"),
-        ("in flight", "50,000", "1,000"),
-    ):
-        title = f"cost of a cancel, {more} {scenario} to {less}"
-        yield Verdict(title, 1.15, None, False, _quotient(rows, scenario, "cpu_us", more, less))
-    yield Verdict(
-        "first sweep, an order of 10,000 to one of 2,000",
-        1.25,
-        None,
-        False,
-        _quotient(rows, "mass cancel", "us_per_order", "10,000 orders", "2,000 orders"),
-    )
-    for which, bound in (("p50", 2.0), ("p99", 4.0)):
-        title = f"{which} of a kill cancel to the wire, behind a full normal lane to alone"
-        measured = _quotient(rows, "kill lane", f"wire_{which}", "under full normal load", "alone")
-        yield Verdict(title, bound, None, False, measured)
+    for q in _QUOTIENTS:
+        yield Verdict(q.title, q.must, None, False, _quotient(rows, q))
     for frame in ("20 a frame", "1 a frame"):
         case = f"50,000/s, {frame}"
         yield Verdict(f"CPU per foreign report, {frame}, µs", 3, None, False, _per_foreign_report(rows, case))
@@ -122,8 +137,8 @@ def _by_repetition(rows: Rows, scenario: str, case: str, figure: str) -> dict[in
     return {row.repetition: row.figures[figure] for row in rows.of(scenario, case) if figure in row.figures}
 
 
-def _quotient(rows: Rows, scenario: str, figure: str, case: str, to: str) -> Spread | None:
-    one, other = _by_repetition(rows, scenario, case, figure), _by_repetition(rows, scenario, to, figure)
+def _quotient(rows: Rows, q: _Quotient) -> Spread | None:
+    one, other = (_by_repetition(rows, q.scenario, case, q.figure) for case in (q.case, q.to))
     return Spread.of(one[r] / other[r] for r in one if r in other)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; the exit status. What takes time to import is imported where Ctrl-C is caught."""
+    _end_on_sigterm()
     _open_standard_streams()
     try:
         from worker.cli import main as run
@@ -17,6 +19,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cancel-worker: interrupted", file=sys.stderr)
         return 1
+
+
+def _end_on_sigterm() -> None:
+    """As the first process of a container: the kernel gives that one no default action, and SIGTERM would be lost."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
 
 
 def _open_standard_streams() -> None:

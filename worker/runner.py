@@ -55,7 +55,7 @@ TICK_S: Final = 0.05
 
 SHORTEST_TICK_S: Final = 0.001
 
-_TROUBLES: Final = {
+TROUBLES: Final = {
     "event_refused": "broker",
     "venue_error_frame": "venue",
     "bad_frame": "venue",
@@ -63,6 +63,13 @@ _TROUBLES: Final = {
     "stream_gap": "venue",
 }
 """Notes that the status page keeps among its last errors, and where each comes from."""
+
+
+def trouble_text(note: Note) -> str:
+    """What the status page says of one of ``TROUBLES``."""
+    reason, code, msg = (note.fields.get(field) for field in ("reason", "code", "msg"))
+    parts = (note.name, reason, None if code is None else f"code {code}", msg)
+    return ": ".join(str(part) for part in parts if part is not None)
 
 
 class ConsumerLike(Protocol):
@@ -276,11 +283,9 @@ class Runner:
 
     def _note(self, effect: Note) -> None:
         getattr(self._log, effect.level)(effect.name, **effect.fields)
-        source = _TROUBLES.get(effect.name)
+        source = TROUBLES.get(effect.name)
         if source is not None:
-            fields = effect.fields
-            told = fields.get("reason") or f"code {fields.get('code')}: {fields.get('msg')}"
-            self._host.trouble(source, f"{effect.name}: {told}")
+            self._host.trouble(source, trouble_text(effect))
 
     def _stopped(self, effect: Stopped) -> None:
         self._host.stopped()

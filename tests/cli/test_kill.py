@@ -10,7 +10,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import pytest
@@ -183,11 +184,21 @@ async def test_where_nobody_can_be_asked_nothing_is_published(broker: Broker) ->
         assert await broker.depth(broker.name("cancel.kill")) == 0
 
 
-async def on_terminal(settings: dict[str, str], arguments: Sequence[str], answer: bytes) -> Terminal:
+async def on_terminal(
+    settings: dict[str, str], arguments: Sequence[str], answer: bytes, stdout: BinaryIO | None = None
+) -> Terminal:
+    """Standard output may go elsewhere, into a file."""
     leader, follower = pty.openpty()
     environment = clean_environment(settings) | {"TERM": "xterm", "COLUMNS": "160"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", *arguments, env=environment, stdin=follower, stdout=follower, stderr=follower
+        sys.executable,
+        "-m",
+        "worker",
+        *arguments,
+        env=environment,
+        stdin=follower,
+        stdout=follower if stdout is None else stdout,
+        stderr=follower,
     )
     os.close(follower)
     return Terminal(process, leader, answer)
@@ -257,6 +268,41 @@ async def test_what_is_open_is_shown_before_it_asks(broker: Broker) -> None:
         assert "BTC-USD" not in shown
         assert not venue.sessions, "its session is closed again"
         assert {frame.type for frame in venue.received} == {"subscribe", "page"}
+
+
+async def test_with_json_what_is_open_is_shown_beside_the_events(broker: Broker, tmp_path: Path) -> None:
+    lines = tmp_path / "events.jsonl"
+    async with Simulator() as venue, declared(broker) as settings:
+        venue.place()
+        arguments = ["kill", "--all", "--json", "--command-id", "m-1"]
+        with lines.open("wb") as out:
+            terminal = await on_terminal(settings | venue_settings(venue), arguments, b"y\n", out)
+            await taken(broker)
+            await publish_event(broker, end("mass_canceled"))
+            assert await terminal.ended() == 0
+    assert b"open in this scope now, by the venue's list: 1" in terminal.shown
+    assert [json.loads(line)["outcome"] for line in lines.read_bytes().splitlines()] == ["mass_canceled"]
+
+
+async def test_a_deadline_is_checked_before_anything_is_shown_or_asked(broker: Broker) -> None:
+    async with Simulator() as venue, declared(broker) as settings:
+        arguments = ["kill", "--all", "--deadline", "soon"]
+        terminal = await on_terminal(settings | venue_settings(venue), arguments, b"y\n")
+        assert await terminal.ended() == 2
+        assert terminal.shown.startswith(b"cancel-worker: --deadline must be a time with a zone")
+        assert not venue.received
+
+
+async def test_a_duration_counts_from_the_answer(broker: Broker) -> None:
+    """Who reads the list for long has not lost the time of the mass cancel."""
+    async with Simulator(Script(streams=Streams(snapshot_delay=4.0))) as venue, declared(broker) as settings:
+        arguments = ["kill", "--all", "--deadline", "30s", "--wait", "0.2"]
+        terminal = await on_terminal(settings | venue_settings(venue), arguments, b"y\n")
+        message = await taken(broker)
+        assert await terminal.ended() == 1
+        assert message.timestamp is not None
+        left_s = parse_utc(str(message.headers["deadline"])) / 1e6 - message.timestamp.timestamp()
+        assert left_s > 27.5
 
 
 async def test_that_the_list_can_not_be_had_is_said_and_it_asks_all_the_same(broker: Broker) -> None:

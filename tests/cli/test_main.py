@@ -77,6 +77,32 @@ def test_ctrl_c_is_a_failure_at_run_time(here: Callable[..., Ended], monkeypatch
     assert err.strip() == "cancel-worker: interrupted"  # on a line of its own, below the ^C of the terminal
 
 
+def as_process_1(*arguments: str) -> subprocess.Popen[bytes]:
+    """A command that is the first process of its namespace, as in a container."""
+    apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
+    try:
+        subprocess.run([*apart, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this machine makes no namespace of processes for us")
+    return subprocess.Popen([*apart, sys.executable, "-m", "worker", *arguments], env=clean_environment({}))
+
+
+@pytest.mark.process
+def test_sigterm_ends_process_1_before_it_has_come_to_anything(tmp_path: Path) -> None:
+    """The kernel gives the first process no default action: a signal without a handler would be lost there."""
+    config = tmp_path / "c.toml"
+    os.mkfifo(config)
+    apart = as_process_1("--config", str(config), "check")
+    try:
+        with config.open("wb"):  # it reads its configuration now, and waits for more
+            [child] = Path(f"/proc/{apart.pid}/task/{apart.pid}/children").read_text().split()
+            os.kill(int(child), signal.SIGTERM)
+            status = apart.wait(10 * SECOND)
+    finally:
+        apart.kill()
+    assert status == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize("module", ["worker.cli", "click", "worker.cli.topology", "msgspec"])
 def test_ctrl_c_while_modules_are_imported_is_one_line(module: str) -> None:
     code = (

@@ -287,14 +287,6 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "line", ["doubt_window = 1", "unknown_wait = 301", "lookback = 10", "overlap = 901", "order_horizon = 60"]
-)
-def test_a_time_that_the_contract_names_may_be_changed_alone(line: str) -> None:
-    """Each has a meaning whatever the others are; who shortens one need not know the rest."""
-    parse([("c.toml", f"[venue]\n{line}\n".encode())], {})
-
-
 @pytest.mark.parametrize(("text", "line"), [row[1:] for row in FILES], ids=[row[0] for row in FILES])
 def test_a_bad_file_gives_one_line(text: str | bytes, line: str) -> None:
     data = text if isinstance(text, bytes) else text.encode()

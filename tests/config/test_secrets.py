@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import string
+import time
 from pathlib import Path
 
 import msgspec
@@ -73,6 +74,14 @@ VISIBLE = st.text(alphabet=string.ascii_letters + string.digits + "/@:,?#%!$&*",
 def test_no_password_survives_the_mask(before: str, password: str, rest: str) -> None:
     marked = f"#{password}#"
     assert marked not in mask_url(f"{before} amqp://me:{marked}@rabbit{rest}")
+
+
+def test_a_long_text_is_masked_in_a_time_that_grows_with_it() -> None:
+    """A frame of the venue may be one word of megabytes, which comes to the log and the status page."""
+    for text in ("a" * 300_000, "a" * 300_000 + "@", "a:/" * 100_000):
+        began = time.process_time()
+        assert mask_url(text) == text
+        assert time.process_time() - began < 1, "0.02 s here; by the square of its length it would be half a minute"
 
 
 def test_shown_configuration_holds_no_secret() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.process.harness import Stage
 from tests.support.broker import Broker
+from tests.support.timing import SECOND
 
 HERE = Path(__file__).parent
 
@@ -18,7 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.process)
             if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(120))
+                item.add_marker(pytest.mark.timeout(120 * SECOND))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.process.harness import RESULTS, Seen, Stage, cancel_of
+from tests.process.harness import COMMANDS, RESULTS, Seen, Stage, cancel_of
 from tests.support.timing import SECOND, eventually
 from worker.simulator import Behaviour, Script, Streams
 from worker.wire import event as wire
@@ -250,14 +250,20 @@ async def check_not_held_up(stage: Stage, alone_s: float) -> None:
 
 
 async def test_a_poisoned_normal_lane_holds_no_kill_cancel_up(stage: Stage) -> None:
-    """Commands that can't be read, spoilt items, and one that keeps coming back."""
+    """Commands that can't be read and spoilt items, of which a full queue refuses the finals: the lane stays full."""
     await stage.open(Script(behaviour=Behaviour(pending=False)))
-    await stage.start()
+    worker = await stage.start(broker__prefetch=100)
     alone = await kill_delay(stage)
+    await stage.broker.declare_queue(
+        "full", bind=[(RESULTS, "final.invalid.#")], arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
+    )
     for n in range(500):
         await stage.publish_body(b"{" * (n + 1), message_id=f"poison-{n}")
-    await stage.publish([{"Symbol": "", "OrderID": "x"}] * 200 + [{"Symbol": "BTC-USD"}], counted=False)
+        if n % 50 == 0:
+            await stage.publish([{"Symbol": "", "OrderID": "x"}] * 200 + [{"Symbol": "BTC-USD"}], counted=False)
+    await eventually(lambda: worker.log_events("event_refused"))
     await check_not_held_up(stage, alone)
+    assert await stage.broker.depth(COMMANDS) >= 300, "the poison was there all the time"
 
 
 async def test_a_blocked_normal_result_queue_holds_no_kill_cancel_up(stage: Stage) -> None:

@@ -106,6 +106,20 @@ async def test_an_outage_ends_and_nothing_was_lost(stage: Stage) -> None:
     assert {e.outcome for e in stage.events.finals()} == {"canceled"}
 
 
+async def test_a_paused_lane_does_not_give_an_earlier_loss_for_its_reason(stage: Stage) -> None:
+    """Its link is up: why it was down once is not why it pauses now."""
+    await stage.open()
+    worker = await stage.start()
+    await stage.broker.close_connections()
+    await eventually(lambda: len(worker.log_events("consumer_lost")) == 2, 10 * SECOND)
+    await worker.until_ready()
+    stage.venue.refuse(-1, 503)
+    stage.venue.cut()
+    reasons = await worker.until_unready("the cancel lane is not consumed")
+    lanes = [f"the {lane} lane is not consumed (paused)" for lane in ("kill", "cancel")]
+    assert [reason for reason in reasons if "is not consumed" in reason] == lanes
+
+
 NO_TIME_OUT: dict[str, object] = {"venue__report_timeout": 600.0, "venue__pending_timeout": 600.0}
 """Only the loss of a session brings doubt."""
 

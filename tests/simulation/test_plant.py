@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.plant import BUGS, SEEDS, Bug, find
+from tests.support.timing import SECOND
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(180 * SECOND)
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
 def test_a_planted_bug_is_found(bug: Bug) -> None:
     finding = find(bug)

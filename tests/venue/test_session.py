@@ -360,7 +360,7 @@ async def test_a_dropped_session_is_lost_in_the_next_turn_and_nothing_comes_from
 async def test_a_session_dropped_within_a_read_gives_what_that_read_brought_and_nothing_after_it() -> None:
     async def behave(peer: Peer) -> None:
         await peer.accept()
-        peer.write(text(b"1") + text(b"2") + text(b"3") + close(1000) + text(b"4"))
+        peer.write(text(b"1") + text(b"2") + text(b"3") + served(Opcode.PING, b"") + text(b"4"))
         await peer.reader.read()
 
     port = Recorder()

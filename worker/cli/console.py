@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -31,20 +31,23 @@ def printable(text: str) -> str:
 
 
 class Console:
-    """Writes to standard output. Colours only if that is a terminal and NO_COLOR is not set (rich looks at both)."""
+    """Writes to standard output, or to ``file``. Colours only if that is a terminal and NO_COLOR is not set (rich looks
+    at both).
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._file = sys.stdout if file is None else file
         self._rich: RichConsole | None = None
-        if sys.stdout.isatty():
+        if self._file.isatty():
             from rich.console import Console as RichConsole
 
-            self._rich = RichConsole(highlight=False, markup=False, emoji=False)
+            self._rich = RichConsole(file=self._file, highlight=False, markup=False, emoji=False)
 
     def line(self, text: str = "", tone: Tone = "") -> None:
         """One line; it reaches whoever reads at once."""
         safe = printable(text)
         if self._rich is None:
-            print(safe, flush=True)
+            print(safe, file=self._file, flush=True)
         else:
             self._rich.print(safe, style=_STYLES[tone], soft_wrap=True)
 
@@ -54,8 +57,9 @@ class Console:
         if self._rich is None:
             widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
             for row in (list(head), *cells):
-                print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-            sys.stdout.flush()
+                line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+                print(line.rstrip(), file=self._file)
+            self._file.flush()
             return
         from rich import box
         from rich.table import Table

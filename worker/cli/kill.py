@@ -95,6 +95,7 @@ def command(
         customer_user,
         config.broker.max_body,
     )
+    header = deadline_of(deadline) if deadline is not None else None
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nobody can be asked here: give --yes if you mean it")
@@ -102,6 +103,6 @@ def command(
         if not click.confirm(f"Cancel {asked.scope}?", err=True):
             print("cancel-worker: nothing was published", file=sys.stderr)
             return 1
-    header = deadline_of(deadline) if deadline is not None else None
+        header = deadline_of(deadline) if deadline is not None else None  # a duration counts from the answer
     left = config.kill.max_age if header is None else parse_utc(header) / 1e6 - time.time()
     return asyncio.run(kill(config, Order(asked, why, header, wait if wait is not None else left + 30.0, as_json)))

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -17,46 +18,53 @@ from worker.venue.port import VenuePort
 from worker.wire.timestamp import parse_utc
 from worker.wire.venue import FrameError, UnreadFrame, read_unread_frame
 
-_CLOSE_S = 2.0
+_CLOSE_S: Final = 2.0
+
+_Answer = TypeVar("_Answer")
 
 
-class _FirstWord:
-    """Waits for the first frame of the first session, or for the first attempt that comes to nothing."""
+class Listener(Generic[_Answer]):
+    """Waits for what one session is asked: ``answer`` gives it, or raises VenueError with why it can't be had."""
 
     def __init__(self) -> None:
-        self.heard: asyncio.Future[UnreadFrame] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
 
     def session_opened(self, session: int, slot: int) -> None:
         """The venue let us in; it has to say hello yet."""
 
-    def frames_received(self, session: int, messages: list[bytes]) -> None:
-        """The first frame has to be the hello."""
-        if self.heard.done():
-            return
-        try:
-            frame = read_unread_frame(messages[0])
-        except FrameError as error:
-            self._fail(f"the first frame is unreadable: {error}")
-            return
-        if frame.type != "hello":
-            self._fail(f"the first frame is {frame.type!a:.40}, not hello")
-            return
-        self.heard.set_result(frame)
-
     def session_lost(self, session: int, reason: str) -> None:
-        """The session ended before its hello."""
-        self._fail(reason)
+        """The session ended before the answer came."""
+        self.fail(reason)
 
     def attempt_failed(self, slot: int, reason: str) -> None:
         """The upgrade failed."""
-        self._fail(reason)
+        self.fail(reason)
 
     def batch_ended(self) -> None:
         """Nothing is collected."""
 
-    def _fail(self, reason: str) -> None:
-        if not self.heard.done():
-            self.heard.set_exception(VenueError(reason))
+    def fail(self, reason: str) -> None:
+        """There will be no answer."""
+        if not self.answer.done():
+            self.answer.set_exception(VenueError(reason))
+
+
+class _FirstWord(Listener[UnreadFrame]):
+    """Waits for the first frame of the first session."""
+
+    def frames_received(self, session: int, messages: list[bytes]) -> None:
+        """The first frame has to be the hello."""
+        if self.answer.done():
+            return
+        try:
+            frame = read_unread_frame(messages[0])
+        except FrameError as error:
+            self.fail(f"the first frame is unreadable: {error}")
+            return
+        if frame.type != "hello":
+            self.fail(f"the first frame is {frame.type!a:.40}, not hello")
+            return
+        self.answer.set_result(frame)
 
 
 @asynccontextmanager
@@ -82,7 +90,7 @@ async def log_in(config: Config) -> str:
     async with one_session(config, word):
         try:
             async with asyncio.timeout(within):
-                hello = await word.heard
+                hello = await word.answer
         except TimeoutError:
             raise VenueError(f"no hello within {within:g} s") from None
     return f"logged in at {config.venue.url}, session {hello.session_id or 'without id'}{_clock(hello.ts)}"

@@ -7,14 +7,14 @@ import time
 from collections import Counter
 from typing import Final
 
-from worker.cli.log_in import one_session
+from worker.cli.log_in import Listener, one_session
 from worker.config import Config, Venue
 from worker.core.clock import Now
 from worker.core.effects import Effect, SendText
 from worker.core.reconcile import start_date
 from worker.core.session import SessionState, Subscription
-from worker.core.sweep import Scope, statuses_filter
-from worker.errors import CancelWorkerError, VenueError
+from worker.core.sweep import Count, Scope, statuses_filter
+from worker.errors import CancelWorkerError
 from worker.venue.pool import Pool
 from worker.wire import venue
 from worker.wire.timestamp import parse_utc
@@ -25,22 +25,38 @@ LIST_WITHIN_S: Final = 5.0
 
 
 class Open:
-    """The open orders in scope by symbol and side. ``lacks`` says why there may be more of them; None: that is all."""
+    """The open orders in scope by symbol and side."""
 
     def __init__(self, scope: Scope) -> None:
-        self.lacks: str | None = None
+        self.count = Count()
+        self._broken: str | None = None
         self._scope = scope
         self._orders: dict[str, tuple[str, str]] = {}
+        self._nameless = 0
 
     def note(self, record: Record) -> None:
         """One Order record. What can't be told in or out of scope is shown: better too much than too little."""
-        if record.order_id is None:
-            return
         closed = venue.status_is_closed(record) or venue.is_filled(record)
-        if closed or self._scope.covers(record) is False:
+        outside = closed or self._scope.covers(record) is False
+        if record.order_id is None:
+            self._nameless += not outside
+            return
+        self.count.listed(record.order_id)
+        if outside:
             self._orders.pop(record.order_id, None)
         else:
             self._orders[record.order_id] = (record.symbol or "?", record.side or "?")
+
+    def spoil(self, why: str) -> None:
+        """Something of the list did not come."""
+        self._broken = self._broken or why
+
+    @property
+    def lacks(self) -> str | None:
+        """Why there may be more; None: that is all."""
+        if self._broken is None and self._nameless:
+            return f"{self._nameless} records without OrderID"
+        return self._broken or self.count.lacks
 
     def __len__(self) -> int:
         return len(self._orders)
@@ -58,19 +74,19 @@ async def open_orders(config: Config, scope: Scope) -> Open:
     try:
         async with asyncio.timeout(LIST_WITHIN_S), one_session(config, reader) as pool:
             reader.pool = pool
-            await reader.ended
+            await reader.answer
     except TimeoutError:
-        found.lacks = f"the venue's list did not end within {LIST_WITHIN_S:g} s"
+        found.spoil(f"the venue's list did not end within {LIST_WITHIN_S:g} s")
     except CancelWorkerError as error:
-        found.lacks = str(error)
+        found.spoil(str(error))
     return found
 
 
-class _Reader:
+class _Reader(Listener[None]):
     """Reads the Order stream of one session to its end."""
 
     def __init__(self, settings: Venue, found: Open) -> None:
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        super().__init__()
         self.pool: Pool | None = None
         self._settings = settings
         self._found = found
@@ -85,18 +101,18 @@ class _Reader:
     def frames_received(self, session: int, messages: list[bytes]) -> None:
         """The hello, then the list."""
         for message in messages:
-            if self._session is not None and not self.ended.done():
+            if self._session is not None and not self.answer.done():
                 try:
                     self._read(self._session, venue.read_unread_frame(message))
                 except FrameError as error:
-                    self._fail(str(error))
+                    self.fail(str(error))
         self._send()
 
     def _read(self, state: SessionState, frame: UnreadFrame) -> None:
         if frame.type == "hello" and self._sub is None:
             self._ask(state, frame)
         elif frame.type == "error":
-            self._fail(f"the venue refused the list: {frame.error.code if frame.error is not None else None}")
+            self.fail(f"the venue refused the list: {frame.error.code if frame.error is not None else None}")
         elif self._sub is not None and state.subscription(frame) is self._sub:
             self._take(state, self._sub, frame)
 
@@ -110,14 +126,18 @@ class _Reader:
         self._sub = state.subscribe(venue.ORDER, since, now, statuses=statuses_filter(settings.statuses_form))
 
     def _take(self, state: SessionState, sub: Subscription, frame: UnreadFrame) -> None:
+        if state.has_gap(sub, frame):
+            self._found.spoil("a frame of the list is missing")
         records = [venue.read_record(raw) for raw in frame.data or ()]
+        if frame.initial:
+            self._found.count.expect(frame.total_count)
         for record in records:
             self._found.note(record)
         if state.advance(sub, frame, bool(records), _now()):
             if sub.ended == "venue":
-                self.ended.set_result(None)
+                self.answer.set_result(None)
             else:
-                self._fail("the venue's list did not come to an end")
+                self.fail("the venue's list did not come to an end")
 
     def _send(self) -> None:
         effects, self._effects[:] = list(self._effects), []
@@ -126,21 +146,6 @@ class _Reader:
                 self.pool.send(effect.session, effect.data)
         if self.pool is not None:
             self.pool.flush()
-
-    def session_lost(self, session: int, reason: str) -> None:
-        """The session ended before the list did."""
-        self._fail(reason)
-
-    def attempt_failed(self, slot: int, reason: str) -> None:
-        """The upgrade failed."""
-        self._fail(reason)
-
-    def batch_ended(self) -> None:
-        """Nothing is collected."""
-
-    def _fail(self, reason: str) -> None:
-        if not self.ended.done():
-            self.ended.set_exception(VenueError(reason))
 
 
 def _now() -> Now:

@@ -76,8 +76,11 @@ async def kill(config: Config, order: Order) -> int:
 
 
 async def show_open(config: Config, asked: MassRequest) -> None:
-    """What the venue lists as open in the scope, before a person is asked; that it can't be had stops nobody."""
-    console = Console()
+    """What the venue lists as open in the scope, before a person is asked; that it can't be had stops nobody.
+
+    On standard error, as the question: standard output is for what comes of the mass cancel.
+    """
+    console = Console(sys.stderr)
     found = await open_orders(config, asked.covers(config.kill.customer_users))
     rows = [[symbol, side, str(count)] for symbol, side, count in found.by_symbol_and_side]
     if rows:

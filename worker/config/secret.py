@@ -9,9 +9,10 @@ MASK = "***"
 
 # The password of any URL inside a text: from the colon after the user to the last @ before a blank, the end, or the
 # next URL of a list; one slash will do, as in a URL that was taken for a path. Greedy on purpose: a raw / or @ in a
-# password is a mistake, but must not show the rest of it.
+# password is a mistake, but must not show the rest of it. Of the scheme its last letter will do: to look for its
+# beginning takes the square of a long word's length.
 _URL_PASSWORD = re.compile(
-    r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://?[^\s/?#:@]*):\S*?@(?=[^\s@]*(?:,\s*[A-Za-z][A-Za-z0-9+.-]*://|\s|\Z))"
+    r"(?P<head>[A-Za-z0-9+.-]://?[^\s/?#:@]*):\S*?@(?=[^\s@]*(?:,\s*[A-Za-z][A-Za-z0-9+.-]*://|\s|\Z))"
 )
 
 
@@ -51,4 +52,4 @@ class Secret:
 
 def mask_url(text: str) -> str:
     """``text`` with the password of every URL in it masked: ``amqp://user:***@host/``."""
-    return _URL_PASSWORD.sub(rf"\g<head>:{MASK}@", text)
+    return _URL_PASSWORD.sub(rf"\g<head>:{MASK}@", text) if "@" in text else text

@@ -58,8 +58,8 @@ class Broker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
       reconnect_min, reconnect_max: seconds; waits grow between them, with full jitter.
     Normal lane
       prefetch: commands; max_inflight: cancels; max_body: bytes of one command.
-      hold_limit: seconds a delivery is held at most; then it is handed back, goes on here, and joins again. Keep it
-        below half the broker's consumer timeout (30 minutes by default, faults A12).
+      hold_limit: seconds a delivery is held at most; before that it is handed back, goes on here, and joins again.
+        Keep it below half the broker's consumer timeout (30 minutes by default, faults A12).
       suspect_after: deliveries after which a command is handled alone and never handed back (contract 4.6).
     Topology
       declare: True declares and binds all of it, False only checks that it exists.

@@ -31,6 +31,9 @@ REREAD_AT_MOST_EVERY_S: Final = 5.0
 AnyFrame = Frame | UnreadFrame
 Source = bytes | list[Raw]
 """Where a record's own bytes are had, should they be needed: the message, or its records already taken apart."""
+LONGEST_NOTED: Final = 500
+"""Characters of what an error frame says that are noted; it may hold megabytes."""
+
 WORDS_MET: Final = 64
 """So many different unknown words of the venue are logged, each once."""
 
@@ -280,7 +283,7 @@ class Sessions:
             return  # the frame is of a stream that was just ended
         if sub.ended is None:
             if frame.initial and isinstance(sub.query, Snapshot):
-                sub.query.expect(frame.total_count)
+                sub.query.count.expect(frame.total_count)
             news = bool(records) and self._in_snapshot(session, sub, frame, records or [], source, now)
             if session.advance(sub, frame, news, now):
                 self._snapshot_ended(session, sub, now)
@@ -289,7 +292,12 @@ class Sessions:
 
     def _gap(self, session: SessionState, sub: Subscription, now: Now) -> bool:
         """Frames are missing. True: the report stream, whose they were, was begun anew."""
-        self._effects.append(Note("stream_gap", "warning", {"session_id": session.session_id, "reqid": sub.reqid}))
+        fields: dict[str, object] = {
+            "session_id": session.session_id,
+            "reqid": sub.reqid,
+            "reason": "a frame number is missing",
+        }
+        self._effects.append(Note("stream_gap", "warning", fields))
         if sub.query is None:
             return self._read_anew(session, now)
         sub.ended = "failed"
@@ -376,7 +384,7 @@ class Sessions:
         if exec_type in reports and record.ord_status in STATUSES:
             reports[exec_type] += 1
             return
-        reports.add(exec_type)
+        self._stats.reports.add(exec_type)
         for name, word in (("ExecType", record.exec_type), ("OrdStatus", record.ord_status)):
             known = word is None or word in (reports if name == "ExecType" else STATUSES)
             if not known and (name, word) not in self._words_met and len(self._words_met) < WORDS_MET:
@@ -463,7 +471,12 @@ class Sessions:
             Note(
                 "venue_error_frame",
                 "warning",
-                {"session_id": session.session_id, "reqid": frame.reqid, "code": fault.code, "msg": fault.msg},
+                {
+                    "session_id": session.session_id,
+                    "reqid": frame.reqid,
+                    "code": _clipped(fault.code),
+                    "msg": _clipped(fault.msg),
+                },
             )
         )
         reqid = frame.reqid or 0
@@ -527,3 +540,8 @@ def _unanswered(frames: Iterable[SentFrame]) -> list[CancelState]:
 def _asked(sub: Subscription) -> Container[CancelState]:
     """The cancels that a stream was subscribed for."""
     return sub.query.inquiry.unanswered if isinstance(sub.query, Query) else ()
+
+
+def _clipped(word: int | str | None) -> int | str | None:
+    """A word of the venue as it is noted: bounded."""
+    return word[:LONGEST_NOTED] if isinstance(word, str) else word

@@ -123,6 +123,30 @@ class SweptOrder:
         return self.cancel is not None and (self.cancel.attempt > 0 or self.cancel.sent == "yes")
 
 
+class Count:
+    """The orders of a list, against the ``total_count`` of the venue; its pages may overlap (protocol 3.4)."""
+
+    def __init__(self) -> None:
+        self._listed: set[str] = set()
+        self._total: int | None = None
+
+    def listed(self, order_id: str) -> None:
+        """The list holds this order."""
+        self._listed.add(order_id)
+
+    def expect(self, total: object) -> None:
+        """One frame of the list came, with this ``total_count``."""
+        if isinstance(total, int) and (self._total is None or total < self._total):
+            self._total = total
+
+    @property
+    def lacks(self) -> str | None:
+        """What the venue counted and did not hand over; None: nothing."""
+        if self._total is None or len(self._listed) >= self._total:
+            return None
+        return f"the venue counts {_orders(self._total)} and listed {len(self._listed)}"
+
+
 class Snapshot:
     """One reading of the Order stream, and the live frames that follow it on the same subscription.
 
@@ -142,14 +166,13 @@ class Snapshot:
         self.closed: dict[str, Record] = {}
         self.all_open: set[str] = set()
         self.sub: Subscription | None = None
+        self.count = Count()
         self._gone: set[str] = set()
-        self._listed: set[str] = set()
-        self._total: int | None = None
 
     def keep(self, record: Record) -> None:
         """One Order record of the snapshot."""
         if record.order_id is not None:
-            self._listed.add(record.order_id)  # pages may overlap (protocol 3.4)
+            self.count.listed(record.order_id)
         self._take(record)
 
     def _take(self, record: Record) -> None:
@@ -175,16 +198,11 @@ class Snapshot:
             self._gone.add(record.order_id)
         self._take(record)
 
-    def expect(self, total: object) -> None:
-        """One frame of the snapshot came, with this ``total_count``."""
-        if isinstance(total, int) and (self._total is None or total < self._total):
-            self._total = total
-
     def end(self, ended: Ending | None) -> None:
         """It came to its end; what the venue counted and did not hand over may be open."""
         self.ended = ended
-        if self._total is not None and len(self._listed) < self._total:
-            self.spoil(f"the venue counts {_orders(self._total)} and listed {len(self._listed)}")
+        if self.count.lacks is not None:
+            self.spoil(self.count.lacks)
 
     def spoil(self, why: str) -> None:
         """Something of it could not be read: it proves nothing."""

@@ -60,7 +60,7 @@ class Redaction:
         """``text`` with its secrets masked."""
         for secret in self._texts:
             text = text.replace(secret, MASK)
-        return mask_url(text) if "@" in text else text
+        return mask_url(text)
 
     def value(self, value: object) -> Any:
         """``value`` as plain data with its secrets masked, at any depth.

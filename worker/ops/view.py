@@ -113,8 +113,9 @@ class WorkerView:
         for lane in LANES:
             consumer, publisher = self._consumers[lane], self._publishers[lane]
             if consumer.state != "consuming":
-                state = "paused" if consumer.state == "up" else consumer.state
-                reasons.append(f"the {lane} lane is not consumed{_because(consumer.last_error, state)}")
+                down = consumer.state == "down"
+                why = _because(consumer.last_error, "down") if down else " (paused)"
+                reasons.append(f"the {lane} lane is not consumed{why}")
             if publisher.state != "up":
                 reasons.append(f"the {lane} lane cannot publish{_because(publisher.last_error, publisher.state)}")
             elif publisher.blocked_reason is not None:
@@ -176,7 +177,8 @@ class WorkerView:
         stats.stale_settlements = sum(consumer.stats.stale_settlements for consumer in self._consumers.values())
         stats.replies = sum(publisher.stats.replies for publisher in self._publishers.values())
         stats.replies_returned = sum(publisher.stats.replies_returned for publisher in self._publishers.values())
-        stats.session_attempts, stats.session_refusals = self._pool.attempts, self._pool.refusals
+        stats.session_attempts = self._pool.attempts
+        stats.session_refusals = self._pool.refusals
 
     def _count_link(self, link: str, counted: LinkCounts) -> None:
         stats = self._engine.stats
