@@ -60,8 +60,28 @@ async def test_a_whole_list_lacks_nothing(frames: list[dict[str, Any]]) -> None:
             2,
             "a frame of the list is missing",
         ),
+        (
+            [
+                {"data": [ONE], "total_count": 2, "next": "a"},
+                {"data": [TWO], "initial": False},
+                {"data": [], "total_count": 2},
+            ],
+            2,
+            "the venue counts 2 orders and listed 1",
+        ),
+        ([{"data": [ONE], "seqNum": 2}], 1, "a frame of the list is missing"),
+        ([{"type": "error", "error": {"code": 7, "msg": "no"}}], 0, "the venue refused the list: code 7"),
+        ([{"type": "error"}], 0, "the venue refused the list"),
     ],
-    ids=["counted", "nameless", "a gap"],
+    ids=[
+        "counted",
+        "nameless",
+        "a gap",
+        "counted without what came live",
+        "no beginning",
+        "refused",
+        "refused without a word",
+    ],
 )
 async def test_what_a_list_lacks_is_said(frames: list[dict[str, Any]], shown: int, lacks: str) -> None:
     found = await listed(*frames)

@@ -34,14 +34,18 @@ class Open:
         self._orders: dict[str, tuple[str, str]] = {}
         self._nameless = 0
 
-    def note(self, record: Record) -> None:
-        """One Order record. What can't be told in or out of scope is shown: better too much than too little."""
+    def note(self, record: Record, *, listed: bool) -> None:
+        """One Order record, of the list or live.
+
+        What can't be told in or out of scope is shown: better too much than too little.
+        """
         closed = venue.status_is_closed(record) or venue.is_filled(record)
         outside = closed or self._scope.covers(record) is False
         if record.order_id is None:
             self._nameless += not outside
             return
-        self.count.listed(record.order_id)
+        if listed:
+            self.count.listed(record.order_id)
         if outside:
             self._orders.pop(record.order_id, None)
         else:
@@ -112,7 +116,10 @@ class _Reader(Listener[None]):
         if frame.type == "hello" and self._sub is None:
             self._ask(state, frame)
         elif frame.type == "error":
-            self.fail(f"the venue refused the list: {frame.error.code if frame.error is not None else None}")
+            code = None if frame.error is None else frame.error.code
+            self.fail(
+                "the venue refused the list" if code is None else f"the venue refused the list: code {code!s:.40}"
+            )
         elif self._sub is not None and state.subscription(frame) is self._sub:
             self._take(state, self._sub, frame)
 
@@ -126,13 +133,14 @@ class _Reader(Listener[None]):
         self._sub = state.subscribe(venue.ORDER, since, now, statuses=statuses_filter(settings.statuses_form))
 
     def _take(self, state: SessionState, sub: Subscription, frame: UnreadFrame) -> None:
-        if state.has_gap(sub, frame):
+        is_first = sub.next_seq is None
+        if state.has_gap(sub, frame) or (is_first and (sub.next_seq or 0) > 2):  # the next after 1, were it the first
             self._found.spoil("a frame of the list is missing")
         records = [venue.read_record(raw) for raw in frame.data or ()]
         if frame.initial:
             self._found.count.expect(frame.total_count)
         for record in records:
-            self._found.note(record)
+            self._found.note(record, listed=bool(frame.initial))
         if state.advance(sub, frame, bool(records), _now()):
             if sub.ended == "venue":
                 self.answer.set_result(None)
