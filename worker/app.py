@@ -40,7 +40,7 @@ CLOSE_WITHIN_S: Final = 2.0
 SEARCH_WITHIN_S: Final = 20.0
 """Limit of one look into the audit stream for a mass cancel's own final (contract section 5)."""
 
-GC_THRESHOLDS: Final = (20_000, 100, 1_000)
+GC_THRESHOLDS: Final = (5_000, 400, 1_000)
 """What a cancel leaves behind dies by reference count (worker/core/command.py). Only what was just made is looked at: a
 collection over all that is in flight would be a pause of tens of milliseconds."""
 
