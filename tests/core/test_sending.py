@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.core.driver import Driver, delivered
 from tests.core.payloads import Fields, cancel_body, item, order, report
-from worker.core.batch import RateBudget
+from worker.core.batch import MAKE_WAY_PAUSE_S, MAKE_WAY_S, RateBudget
 from worker.core.effects import SendText
 from worker.core.facts import Delivery
 from worker.wire.command import Lane, Properties, derive_cl_ord_id
@@ -93,7 +93,7 @@ def test_commands_that_come_together_share_a_frame() -> None:
 
 
 def test_kill_goes_first_and_no_frame_mixes_lanes() -> None:
-    driver = Driver(venue={"max_batch": 2})
+    driver = Driver(venue={"max_batch": 2}, kill={"normal_batch": 0})
     at_once(driver, ("cancel", [item(1), item(2), item(3)]), ("kill", [item(4), item(5), item(6)]))
     assert [ids(frame) for frame in driver.cancel_frames()] == [["y-4", "y-5"], ["y-6"], ["y-1", "y-2"], ["y-3"]]
 
@@ -172,6 +172,61 @@ def test_a_full_normal_lane_does_not_make_the_kill_lane_oversleep() -> None:
     assert due <= driver.mono + 0.1 + 1e-6
     driver.advance(0.11)
     assert driver.cancels_sent() == ["y-1", "y-3", "y-2"]
+
+
+def in_pairs() -> Driver:
+    """A driver whose normal lane makes way in twos: two of its five cancels went out after a kill cancel."""
+    driver = Driver(kill={"normal_batch": 2})
+    at_once(driver, ("kill", [item(0)]), ("cancel", [item(n) for n in range(1, 6)]))
+    assert driver.cancels_sent() == ["y-0", "y-1", "y-2"]
+    return driver
+
+
+def test_while_kill_cancels_come_the_normal_lane_goes_on_a_few_at_a_time() -> None:
+    driver = in_pairs()
+    driver.report("Canceled", ClOrdID="y-1", OrderID="order-1")
+    driver.report("Canceled", ClOrdID="y-2", OrderID="order-2")
+    assert len(driver.cancels_sent()) == 3, "their finals wait for the broker"
+    driver.confirm()
+    assert driver.cancels_sent()[3:] == ["y-3", "y-4"]
+
+
+def test_a_slow_venue_does_not_stop_the_lane_that_makes_way() -> None:
+    driver = in_pairs()
+    due = driver.engine.next_due()
+    assert due is not None
+    assert due <= driver.mono + MAKE_WAY_PAUSE_S + 1e-6
+    driver.advance(MAKE_WAY_PAUSE_S + 1e-6)
+    assert driver.cancels_sent()[3:] == ["y-3", "y-4"]
+    driver.advance(MAKE_WAY_PAUSE_S + 1e-6)
+    assert driver.cancels_sent()[5:] == ["y-5"]
+
+
+def test_what_was_under_way_before_the_kill_cancel_goes_first() -> None:
+    driver = Driver(kill={"normal_batch": 2})
+    driver.deliver(item(1), item(2), item(3), id="before")
+    at_once(driver, ("kill", [item(0)]), ("cancel", [item(4)]))
+    assert driver.cancels_sent() == ["y-1", "y-2", "y-3", "y-0"]
+    driver.advance(MAKE_WAY_PAUSE_S + 1e-6)
+    assert driver.cancels_sent()[4:] == ["y-4"]
+
+
+def test_a_second_after_the_last_kill_cancel_the_normal_lane_goes_on_as_ever() -> None:
+    driver = Driver(kill={"normal_batch": 2})
+    driver.deliver(item(0), id="k", lane="kill")
+    driver.advance(MAKE_WAY_S - 0.1)
+    driver.deliver(item(1), id="l", lane="kill")
+    driver.advance(MAKE_WAY_S - 0.1)
+    driver.deliver(*(item(n) for n in range(2, 7)), id="n")
+    assert len(driver.cancels_sent()) == 4
+    driver.advance(0.1 + 1e-6)
+    assert driver.cancels_sent() == [f"y-{n}" for n in range(7)]
+
+
+def test_whether_the_normal_lane_makes_way_is_a_setting() -> None:
+    driver = Driver(kill={"normal_batch": 0})
+    at_once(driver, ("kill", [item(0)]), ("cancel", [item(n) for n in range(1, 6)]))
+    assert len(driver.cancels_sent()) == 6
 
 
 def test_frames_per_second_hold_back_the_normal_lane_and_count_the_kill_lanes() -> None:

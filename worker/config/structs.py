@@ -112,12 +112,14 @@ class Kill(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prefetch: commands; max_inflight: cancels; rate_limit: cancels per second, 0 for none.
     max_age: seconds from the AMQP timestamp to a mass cancel's deadline, where no header gives one.
     customer_users: whose orders a mass cancel without ``CustomerUser`` may touch; unset: every order the API key sees.
+    normal_batch: cancels of the normal lane that go out at a time while kill cancels come; 0: as many as ever.
     read_orders: whether the list of orders is read when a session begins, so that a mass cancel can send at once.
     """
 
     prefetch: Prefetch = 200
     max_inflight: Window = 50_000
     rate_limit: Rate = 0.0
+    normal_batch: Annotated[int, Meta(ge=0, le=10_000)] = 8
     max_age: Seconds = 60.0
     customer_users: Annotated[Users, Meta(min_length=1)] | None = None
     read_orders: bool = True

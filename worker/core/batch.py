@@ -6,6 +6,7 @@ A frame is filled with what is already waiting and never waits for more. The rat
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import Final
 
 from worker.core.cancel import CancelState, Phase
@@ -19,6 +20,12 @@ FRAME_OVERHEAD_BYTES: Final = 64
 
 ELEMENT_OVERHEAD_BYTES: Final = 110
 """Names, quotes and commas of one element with every optional field."""
+
+
+MAKE_WAY_S: Final = 1.0
+"""So long after a kill cancel the normal lane still makes way: where one was, another is likely."""
+
+MAKE_WAY_PAUSE_S: Final = 0.02
 
 
 class RateBudget:
@@ -50,6 +57,41 @@ class RateBudget:
         if not self._rate or self._tokens >= 1.0:
             return None
         return mono + (1.0 - self._tokens) / self._rate
+
+
+class MakingWay:
+    """How the normal lane makes way while kill cancels come: what broker and venue do for the one, the other waits for.
+
+    It goes on with ``batch`` cancels at a time, the next when nothing of the lane is under way any more, or
+    ``MAKE_WAY_PAUSE_S`` later, so that a slow venue does not stop it. ``batch`` 0: it does not make way.
+    """
+
+    __slots__ = ("_batch", "_next", "_until")
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._until = self._next = -inf
+
+    def kill_cancels_wait(self, mono: float) -> None:
+        """The kill lane has cancels to send."""
+        if self._batch:
+            if mono >= self._until:
+                self._next = mono + MAKE_WAY_PAUSE_S
+            self._until = mono + MAKE_WAY_S
+
+    def available(self, mono: float, wanted: int, under_way: int) -> int:
+        """How many of ``wanted`` normal cancels may be sent now, while ``under_way`` cancels and events are."""
+        if mono >= self._until:
+            return wanted
+        return 0 if under_way and mono < self._next else min(wanted, self._batch)
+
+    def spend(self, mono: float) -> None:
+        """Normal cancels were sent."""
+        self._next = mono + MAKE_WAY_PAUSE_S
+
+    def next_due(self, mono: float) -> float | None:
+        """When the normal lane may go on whatever is under way; None for now."""
+        return self._next if mono < self._next and mono < self._until else None
 
 
 class LaneQueue:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from worker.config import Config
-from worker.core.batch import FRAME_OVERHEAD_BYTES, LaneQueue, RateBudget, element, element_bytes
+from worker.core.batch import FRAME_OVERHEAD_BYTES, LaneQueue, MakingWay, RateBudget, element, element_bytes
 from worker.core.book import OpenOrders
 from worker.core.cancel import CancelState, Phase
 from worker.core.clock import Now
@@ -79,6 +79,7 @@ class Engine:
         self._announced_unavailable = False
         self._rates: Final = {"kill": RateBudget(config.kill.rate_limit), "cancel": RateBudget(config.venue.rate_limit)}
         self._frame_rate = RateBudget(config.venue.frames_per_second)
+        self._making_way = MakingWay(config.kill.normal_batch)
         self._bounds: Final = {"kill": config.kill.max_inflight, "cancel": config.broker.max_inflight}
         self._flush_due: float | None = None
         self._release_every = min(RELEASE_EVERY_S, config.broker.hold_limit / 4)
@@ -235,12 +236,14 @@ class Engine:
                 self.lookups.start(session, now)
         if len(self.sweeps):
             self.sweeps.advance(self.sessions.pick(), now)
+        if len(self.desk.queues["kill"]):
+            self._making_way.kill_cancels_wait(now.mono)
         for lane in LANES:
             if len(self.desk.queues[lane]):
                 self._flush_lane(lane, now)
 
     def _flush_lane(self, lane: Lane, now: Now) -> None:
-        queue, rate, frame_rate = self.desk.queues[lane], self._rates[lane], self._frame_rate
+        queue = self.desk.queues[lane]
         most, most_bytes = self._config.venue.max_batch, self._config.venue.max_frame_bytes
         while (head := queue.head()) is not None:
             if self._is_past_deadline(head, now):
@@ -250,15 +253,8 @@ class Engine:
             session = self.sessions.pick()
             if session is None:
                 return
-            room = self._bounds[lane] - self.stats.inflight[lane]
-            wanted = 1 if head.alone else most
-            allowed = min(room, rate.available(now.mono, wanted))
-            if lane == "cancel" and not frame_rate.available(now.mono, 1):
-                allowed = 0
-            if allowed <= 0:
-                due = rate.next_due(now.mono) or frame_rate.next_due(now.mono)
-                if due is not None and (self._flush_due is None or due < self._flush_due):
-                    self._flush_due = due  # the other lane may have asked for an earlier one
+            allowed = self._allowed(lane, 1 if head.alone else most, now)
+            if not allowed:
                 return
             batch = [self._take(queue)]
             size = FRAME_OVERHEAD_BYTES + element_bytes(head)
@@ -267,9 +263,26 @@ class Engine:
                 if cancel.alone or size > most_bytes or self._is_past_deadline(cancel, now):
                     break
                 batch.append(self._take(queue))
-            rate.spend(len(batch))
-            frame_rate.spend(1)
+            self._rates[lane].spend(len(batch))
+            self._frame_rate.spend(1)
+            if lane == "cancel":
+                self._making_way.spend(now.mono)
             self._send(session, lane, batch, now)
+
+    def _allowed(self, lane: Lane, wanted: int, now: Now) -> int:
+        """How many cancels the lane's next frame may have; where it is none, ``_flush_due`` says when to ask again."""
+        mono, rate, frame_rate, making_way = now.mono, self._rates[lane], self._frame_rate, self._making_way
+        inflight = self.stats.inflight[lane]
+        allowed = min(self._bounds[lane] - inflight, rate.available(mono, wanted))
+        due = rate.next_due(mono)
+        if lane == "cancel":
+            allowed = making_way.available(mono, allowed, inflight + self.outbox.unconfirmed(lane))
+            if not frame_rate.available(mono, 1):
+                allowed = 0
+            due = due or frame_rate.next_due(mono) or making_way.next_due(mono)
+        if allowed <= 0 and due is not None and (self._flush_due is None or due < self._flush_due):
+            self._flush_due = due  # the other lane may have asked for an earlier one
+        return max(0, allowed)
 
     @staticmethod
     def _take(queue: LaneQueue) -> CancelState:
