@@ -31,8 +31,8 @@ def watched_collector(file: Path = GC_FILE) -> Iterator[tuple[dict[str, str], di
     file.unlink(missing_ok=True)
     figures: dict[str, float] = {}
     yield {"PYTHONPATH": str(PROJECT / "bench" / "watch"), "BENCH_GC_FILE": str(file)}, figures
-    collections, _, longest_ns = struct.unpack("<3Q", file.read_bytes())
-    figures.update(gc_runs=float(collections), gc_longest_ms=longest_ns / 1e6)
+    collections, longest_ns, cpu_longest_ns = struct.unpack("<3Q", file.read_bytes())
+    figures.update(gc_runs=float(collections), gc_longest_ms=longest_ns / 1e6, gc_cpu_ms=cpu_longest_ns / 1e6)
 
 
 async def many_commands(node: PrivateNode, run: Run, commands: int) -> Row:

@@ -67,7 +67,8 @@ _COST: Final = (Column("worker µs/cancel", "cpu_us"), Column("broker µs/cancel
 _GROWTH: Final = (
     Column("worker µs/cancel", "cpu_us"),
     Column("cancels/s", "rate"),
-    Column("longest collection ms", "gc_longest_ms"),
+    Column("longest collection, CPU ms", "gc_cpu_ms"),
+    Column("by the wall clock", "gc_longest_ms"),
     Column("memory at the end MiB", "rss_mib"),
 )
 

@@ -69,7 +69,7 @@ _TARGETS: Final = (
     ),
     _Target("the same, from the send of the command, ms", "large command", "1,000 cancels", "all_on_wire_p50", "", 5),
     _Target("memory per cancel in flight, bytes", "memory", "50,000 in flight", "bytes_per_cancel", "", 2048),
-    _Target("longest garbage collection, 50,000 in flight, ms", "in flight", "50,000", "gc_longest_ms", "", 20),
+    _Target("longest garbage collection, 50,000 in flight, CPU ms", "in flight", "50,000", "gc_cpu_ms", "", 20),
     _Target(
         "first sweep of 10,000 orders, to making and writing its frames alone",
         "mass cancel",

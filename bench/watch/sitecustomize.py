@@ -1,7 +1,7 @@
 """Notes the pauses of Python's garbage collector; active in a process that has this folder on PYTHONPATH.
 
-BENCH_GC_FILE gets three little-endian 8-byte numbers: collections, nanoseconds of all, nanoseconds of the longest.
-Whoever reads it may set them back to 0.
+BENCH_GC_FILE gets three little-endian 8-byte numbers: collections, nanoseconds of the longest by the wall clock, and of
+CPU: where cores are short a collection waits for one like anything else. Whoever reads it may set them back to 0.
 """
 
 import gc
@@ -19,16 +19,16 @@ def watch(file: Path) -> None:
     file.write_bytes(bytes(_NUMBERS.size))
     with file.open("r+b") as opened:
         numbers = mmap.mmap(opened.fileno(), 0)
-    began = 0
+    began = cpu_began = 0
 
     def note(phase: str, _: dict[str, int]) -> None:
-        nonlocal began
+        nonlocal began, cpu_began
         if phase == "start":
-            began = time.perf_counter_ns()
+            began, cpu_began = time.perf_counter_ns(), time.thread_time_ns()
             return
-        took = time.perf_counter_ns() - began
-        collections, total, longest = _NUMBERS.unpack_from(numbers)
-        _NUMBERS.pack_into(numbers, 0, collections + 1, total + took, max(longest, took))
+        took, cpu_took = time.perf_counter_ns() - began, time.thread_time_ns() - cpu_began
+        collections, longest, cpu_longest = _NUMBERS.unpack_from(numbers)
+        _NUMBERS.pack_into(numbers, 0, collections + 1, max(longest, took), max(cpu_longest, cpu_took))
 
     gc.callbacks.append(note)
 
