@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import random
 import secrets
@@ -21,6 +20,7 @@ from worker.broker.audit_stream import find_final
 from worker.broker.consumer import Consumer
 from worker.broker.dial import Dial, TlsFiles
 from worker.broker.publisher import Publisher
+from worker.collector import collect_garbage
 from worker.config import Config, Secret, broker_urls, venue_credentials
 from worker.core.engine import Engine
 from worker.core.outbox import LANES
@@ -39,10 +39,6 @@ CLOSE_WITHIN_S: Final = 2.0
 
 SEARCH_WITHIN_S: Final = 20.0
 """Limit of one look into the audit stream for a mass cancel's own final (contract section 5)."""
-
-GC_THRESHOLDS: Final = (5_000, 400, 1_000)
-"""What a cancel leaves behind dies by reference count (worker/core/command.py). Only what was just made is looked at: a
-collection over all that is in flight would be a pause of tens of milliseconds."""
 
 
 def run(config: Config) -> int:
@@ -239,9 +235,7 @@ class Worker:
 
     async def _start_links(self, begin: Callable[[Coroutine[Any, Any, None], str], None]) -> None:
         await self._topology()
-        gc.collect()
-        gc.freeze()  # what start-up made lives for ever: no collection needs to look at it again
-        gc.set_threshold(*GC_THRESHOLDS)
+        begin(collect_garbage(lambda: len(self.engine.intake.commands)), "garbage collection")
         for lane in LANES:
             begin(self.publishers[lane].run(), f"publish {lane}")
             begin(self.consumers[lane].run(), f"consume {lane}")

@@ -4,6 +4,7 @@ BENCH_GC_FILE gets three little-endian 8-byte numbers: collections, nanoseconds 
 CPU: where cores are short a collection waits for one like anything else. Whoever reads it may set them back to 0.
 """
 
+import atexit
 import gc
 import mmap
 import os
@@ -31,6 +32,7 @@ def watch(file: Path) -> None:
         _NUMBERS.pack_into(numbers, 0, collections + 1, max(longest, took), max(cpu_longest, cpu_took))
 
     gc.callbacks.append(note)
+    atexit.register(gc.callbacks.remove, note)  # the interpreter's own, at the very end, holds up nobody
 
 
 if "BENCH_GC_FILE" in os.environ:
