@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -124,8 +124,10 @@ def test_a_wrong_setting_ends_it_with_status_2(image: str) -> None:
 def test_it_is_alive_without_a_broker_and_stops_by_sigterm(image: str) -> None:
     nobody = {"BROKER__URL": "amqp://guest:guest@127.0.0.1:9/", "VENUE__URL": "ws://127.0.0.1:9/ws/v1"}
     given = {"VENUE__API_KEY": "key", "VENUE__API_SECRET": "c2VjcmV0", **nobody}
-    with working(image, {f"CANCEL_WORKER__{name}": value for name, value in given.items()}) as name:
-        assert stopped(name) == "0"
+    with working(image, {f"CANCEL_WORKER__{name}": value for name, value in given.items()}) as worker:
+        told = get(worker.port, "/metrics") or ""
+        assert 'cancel_worker_build_info{commit="unknown"' in told, "the Dockerfile's default for REVISION"
+        assert stopped(worker.name) == "0"
 
 
 async def test_it_carries_a_cancel_out(image: str, broker: Broker) -> None:
@@ -136,18 +138,25 @@ async def test_it_carries_a_cancel_out(image: str, broker: Broker) -> None:
         settings = broker_settings(broker) | venue_settings(venue)
 
         def work() -> tuple[tuple[int, str], str]:
-            with working(image, settings, "/readyz") as name:
+            with working(image, settings, "/readyz") as worker:
                 arguments = ("--symbol", "BTC-USD", "--order-id", order.order_id)
                 ended = asyncio.run(cli("cancel", *arguments, settings=settings))
-                return (ended.status, ended.err), stopped(name)
+                return (ended.status, ended.err), stopped(worker.name)
 
         assert await asyncio.to_thread(work) == ((0, ""), "0")
         assert venue.truth()[order.order_id].status == "Canceled"
 
 
+class Container(NamedTuple):
+    """One that runs; ``port``: the worker's HTTP."""
+
+    name: str
+    port: int
+
+
 @contextmanager
-def working(image: str, settings: Mapping[str, str], until: str = "/livez") -> Iterator[str]:
-    """The name of a container with a worker whose probe says yes."""
+def working(image: str, settings: Mapping[str, str], until: str = "/livez") -> Iterator[Container]:
+    """A container with a worker whose probe says yes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -157,8 +166,11 @@ def working(image: str, settings: Mapping[str, str], until: str = "/livez") -> I
     started = run(image, options=("--detach", "--name", name, *words))
     try:
         assert started.returncode == 0, started.stderr
-        assert _says_yes(port, until, within_s=20 * SECOND), call("podman", *STORAGE, "logs", name)
-        yield name
+        end = time.monotonic() + 20 * SECOND
+        while get(port, until) is None:
+            assert time.monotonic() < end, call("podman", *STORAGE, "logs", name)
+            time.sleep(0.1)
+        yield Container(name, port)
     finally:
         call("podman", *STORAGE, "rm", "--force", "--time", "0", name)
 
@@ -170,12 +182,11 @@ def stopped(name: str) -> str:
     return call("podman", *STORAGE, "wait", name, within=30 * SECOND).stdout.strip()
 
 
-def _says_yes(port: int, probe: str, within_s: float) -> bool:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{probe}", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:  # nobody listens, or another status than 200
-            time.sleep(0.1)
-    return False
+def get(port: int, path: str) -> str | None:
+    """What the worker answers; None while nobody does, or with another status than 200."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+            body: bytes = answer.read()
+    except OSError:
+        return None
+    return body.decode()
