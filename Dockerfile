@@ -1,6 +1,7 @@
 # The worker's image: Python, what requirements.lock names, the project's wheel, and the files of config/.
-# Everything it runs as: user 10001, no capabilities needed, nothing written to the root file system.
-# Build arguments: PYTHON_IMAGE (the base, pin it by digest for a release), REVISION (the commit, for the label).
+# Everything it runs as: user 10001, no capabilities needed, nothing written to the root file system, no program in it
+# that runs as another user than the one who starts it.
+# Build arguments: PYTHON_IMAGE (the base, pin it by digest for a release), REVISION (the commit, for label and metrics).
 ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
@@ -21,20 +22,24 @@ RUN /opt/build/bin/python -m hatchling build --target wheel --directory /wheels 
         --no-index --no-deps /wheels/cancel_worker-*.whl
 
 FROM ${PYTHON_IMAGE}
+RUN groupadd --gid 10001 cancel-worker \
+    && useradd --no-log-init --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent \
+        --shell /usr/sbin/nologin cancel-worker \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
+COPY --from=build /opt/cancel-worker /opt/cancel-worker
+# By name: a file of one's own beside them may hold a secret, and everybody can read what is in an image.
+COPY --chmod=0644 config/default.toml config/demo.toml config/production.toml config/sandbox.toml config/simulator.toml \
+    /etc/cancel-worker/
 ARG REVISION=unknown
+ENV PATH=/opt/cancel-worker/bin:/usr/local/bin:/usr/bin:/bin \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    CANCEL_WORKER_CONFIG=/etc/cancel-worker/default.toml \
+    CANCEL_WORKER_COMMIT="${REVISION}"
 LABEL org.opencontainers.image.title="cancel-worker" \
     org.opencontainers.image.description="Carries out order cancels taken from RabbitMQ at Kraken Prime" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.revision="${REVISION}"
-RUN groupadd --gid 10001 cancel-worker \
-    && useradd --no-log-init --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent \
-        --shell /usr/sbin/nologin cancel-worker
-COPY --from=build /opt/cancel-worker /opt/cancel-worker
-COPY --chmod=0644 config/*.toml /etc/cancel-worker/
-ENV PATH=/opt/cancel-worker/bin:/usr/local/bin:/usr/bin:/bin \
-    PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1 \
-    CANCEL_WORKER_CONFIG=/etc/cancel-worker/default.toml
 WORKDIR /
 # By number, so that Kubernetes can see that it is not root.
 USER 10001:10001

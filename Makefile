@@ -10,7 +10,7 @@ installed := .venv/.installed
 pytest := $(bin)/python -m pytest
 compile = UV_PYTHON_DOWNLOADS=never $(bin)/uv pip compile -q --universal --generate-hashes --no-header $(UPGRADE)
 
-.PHONY: help setup rabbitmq demo test lint types guard unit tests lock clean bench bench-quick
+.PHONY: help setup rabbitmq promtool demo test lint types guard unit tests lock clean bench bench-quick
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ $(installed): requirements-dev.lock pyproject.toml tools/make_venv.sh
 
 rabbitmq:
 	@tools/get_rabbitmq.sh
+
+# Without it the tests that need it are skipped.
+promtool:
+	@tools/get_promtool.sh || true
 
 demo: setup ## a broker, a venue and the worker on this machine, with a stream of cancels
 	@$(bin)/cancel-worker demo
@@ -46,7 +50,7 @@ unit: $(installed) ## the tests of worker/core and worker/wire alone: no broker,
 # What failed is run once more, alone and on a fresh broker: two busy cores may make a time-out slip. Twice is red.
 again = $(pytest) -n 0 --last-failed --last-failed-no-failures none --cov --cov-append --cov-report=
 
-tests: setup ## all tests with branch coverage, and the gate on worker/core and worker/wire
+tests: setup promtool ## all tests with branch coverage, and the gate on worker/core and worker/wire
 	$(pytest) --cov --cov-report= || $(again)
 	$(bin)/coverage json --quiet -o .cache/coverage.json
 	$(bin)/python tools/coverage_gate.py .cache/coverage.json --at-least 90 worker/core worker/wire

@@ -43,7 +43,7 @@ def open_loop(
             yield run, partial(latency.steady, rate=rate, seconds=seconds)
 
 
-def batches(repetition: int, candidates: tuple[str, ...] = ("c", OURS, "node")) -> Iterator[Step]:
+def batches(repetition: int, candidates: tuple[str, ...] = ("c", OURS, "node", "go")) -> Iterator[Step]:
     """Commands of many cancels: cost per cancel, and large ones one at a time."""
     for cancels in (1, 20, 100, 1000):
         for candidate in candidates:

@@ -5,6 +5,7 @@ own_node          the node behind it, to be looked at only
 private_node      a RabbitMQ node for this test alone, to be killed, paused or starved
 private_cluster   three of them as one cluster
 certificates      a throw-away authority with files for servers and clients
+promtool          the path of Prometheus's own checker of rules and metrics
 
 A server that is there already may be used instead of a node of our own (private nodes are always our own):
 CANCEL_WORKER_TEST_BROKER             its amqp:// or amqps:// URL, with user, password and vhost
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -125,6 +127,16 @@ async def private_cluster() -> AsyncIterator[tuple[PrivateNode, ...]]:
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """The path of promtool, where tools/get_promtool.sh finds or puts it."""
+    fetched = Path(__file__).resolve().parents[1] / ".cache" / "promtool"
+    found = shutil.which("promtool") or shutil.which("promtool", path=str(fetched))
+    if found is None:
+        pytest.skip("no promtool: neither on PATH nor fetched by tools/get_promtool.sh")
+    return found
 
 
 def _without_rabbitmq(error: NodeMissingError) -> NoReturn:

@@ -30,7 +30,7 @@ struct stats {
 struct session {
     int fd, upgraded, waits_to_write;
     uint64_t subscription, seq_num, records; /* subscription 0: no live reports */
-    struct buf in, out, data;
+    struct buf in, out, data, pieces;
 };
 struct cancel {
     uint64_t due_ns;
@@ -242,20 +242,20 @@ static void next_page(struct session *s, uint64_t reqid, const char *p, const ch
     replay(s, reqid, after, (uint32_t)strtoul(slash + 1, NULL, 10));
 }
 
-static void on_message(int slot, const struct message *m, uint64_t now) {
+static void on_message(int slot, const char *p, size_t length, uint64_t now) {
     struct session *s = sessions[slot];
     char text[300];
-    const char *e = m->p + m->n, *id = memmem(m->p, m->n, "\"reqid\"", 7);
+    const char *e = p + length, *id = memmem(p, length, "\"reqid\"", 7);
     uint64_t reqid = id ? strtoull(id + 7 + strspn(id + 7, ": "), NULL, 10) : 0;
     size_t n = 0;
-    const char *type = json_text(m->p, e, "\"type\"", &n);
+    const char *type = json_text(p, e, "\"type\"", &n);
     if (!type) return;
     if (!strncmp(type, "OrderCancelRequest", n)) {
-        cancel_request(slot, m->p, e, now);
+        cancel_request(slot, p, e, now);
     } else if (!strncmp(type, "subscribe", n)) {
-        subscribe(s, reqid, m->p, e);
+        subscribe(s, reqid, p, e);
     } else if (!strncmp(type, "page", n)) {
-        next_page(s, reqid, m->p, e);
+        next_page(s, reqid, p, e);
     } else if (!strncmp(type, "Ping", n)) {
         stats->pings++;
         int k = snprintf(text, sizeof text, "{\"reqid\":%llu,\"type\":\"Pong\",\"ts\":\"%s\",\"data\":[{}]}", (unsigned long long)reqid, utc(now));
@@ -273,15 +273,25 @@ static void hello(struct session *s) {
 static void close_session(int slot) {
     struct session *s = sessions[slot];
     close(s->fd);
-    free(s->in.p), free(s->out.p), free(s->data.p), free(s);
+    free(s->in.p), free(s->out.p), free(s->data.p), free(s->pieces.p), free(s);
     sessions[slot] = NULL;
 }
 
 static void asked_to_drop(int number) { (void)number, drop_all = 1; }
 
+/* Text comes in one frame, or in pieces from a client that sends what its buffer holds (gorilla does). */
+static void on_text(int slot, const struct ws_frame *f, uint64_t now) {
+    struct buf *pieces = &sessions[slot]->pieces;
+    if (f->opcode == TEXT && f->is_last) return on_message(slot, f->p, f->n, now);
+    put(pieces, f->p, f->n);
+    if (!f->is_last) return;
+    on_message(slot, pieces->p, pieces->len, now);
+    pieces->len = 0;
+}
+
 static int on_readable(int slot) {
     struct session *s = sessions[slot];
-    struct message m;
+    struct ws_frame f;
     size_t off = 0;
     if (recv_some(s->fd, &s->in)) return -1;
     uint64_t now = now_ns();
@@ -290,10 +300,10 @@ static int on_readable(int slot) {
         if (s->upgraded <= 0) return s->upgraded;
         hello(s);
     }
-    while (next_message(&s->in, &off, &m)) {
-        if (m.opcode == CLOSE) return -1;
-        if (m.opcode == PING) put_ws(&s->out, PONG, m.p, m.n, 0);
-        if (m.opcode == TEXT) on_message(slot, &m, now);
+    while (next_ws_frame(&s->in, &off, &f)) {
+        if (f.opcode == CLOSE) return -1;
+        if (f.opcode == PING) put_ws(&s->out, PONG, f.p, f.n, 0);
+        if (f.opcode == TEXT || f.opcode == CONTINUATION) on_text(slot, &f, now);
     }
     drop_front(&s->in, off);
     return 0;

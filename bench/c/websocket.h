@@ -3,10 +3,10 @@
 #define BENCH_WEBSOCKET_H
 #include "base.h"
 
-enum { TEXT = 1, CLOSE = 8, PING = 9, PONG = 10 };
+enum { CONTINUATION = 0, TEXT = 1, CLOSE = 8, PING = 9, PONG = 10 };
 
-struct message {
-    int opcode;
+struct ws_frame {
+    int opcode, is_last; /* of the frames of one message */
     char *p;
     size_t n;
 };
@@ -41,7 +41,7 @@ static inline void unmask(unsigned char *d, size_t n, const unsigned char *key) 
 }
 
 /* The next whole frame from *off on, unmasked in place; 0 if there is none yet. */
-static inline int next_message(struct buf *b, size_t *off, struct message *m) {
+static inline int next_ws_frame(struct buf *b, size_t *off, struct ws_frame *f) {
     unsigned char *p = (unsigned char *)b->p + *off;
     size_t have = b->len - *off, head = 2;
     if (have < 2) return 0;
@@ -54,7 +54,7 @@ static inline int next_message(struct buf *b, size_t *off, struct message *m) {
     size_t start = head + (masked ? 4 : 0);
     if (have < start + n) return 0;
     if (masked) unmask(p + start, n, p + head);
-    *m = (struct message){p[0] & 15, (char *)p + start, n};
+    *f = (struct ws_frame){p[0] & 15, p[0] >> 7, (char *)p + start, n};
     *off += start + n;
     return 1;
 }

@@ -103,14 +103,14 @@ static void on_reports(const char *p, size_t n) {
 
 static void on_venue(void) {
     static int subscribed, consuming;
-    struct message m;
+    struct ws_frame f;
     size_t off = 0;
-    while (next_message(&from_venue, &off, &m)) {
-        if (m.opcode != TEXT) continue;
+    while (next_ws_frame(&from_venue, &off, &f)) {
+        if (f.opcode != TEXT) continue;
         static const char subscribe[] = "{\"reqid\":1,\"type\":\"subscribe\",\"streams\":[{\"name\":\"ExecutionReport\"}]}";
         if (!subscribed) put_ws(&to_venue, TEXT, subscribe, sizeof subscribe - 1, 1); /* the hello */
         else if (!consuming) put_consume(&to_broker, QUEUE, 0), consuming = 1;        /* the empty initial frame */
-        else on_reports(m.p, m.n);
+        else on_reports(f.p, f.n);
         subscribed = 1;
     }
     drop_front(&from_venue, off);

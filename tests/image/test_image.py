@@ -1,21 +1,31 @@
 """The image, built and run as a cluster would: not root, nothing writable, no capabilities.
 
-Runs only where the base image was made once by tools/build_image.sh, since that takes root, buildah and minutes.
+Runs only where the base image was made once by tools/build_image.sh, since that takes root, buildah and a minute.
+.ci/run does it where it may.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+
+from tests.cli.conftest import broker_settings, cli, venue_settings
+from tests.support.broker import Broker
+from tests.support.timing import SECOND
+from worker.simulator import Simulator
 
 ROOT = Path(__file__).resolve().parents[2]
 STORE = ROOT / ".cache" / "containers"
@@ -39,7 +49,9 @@ def image() -> str:
     """The tag of the image, built from the working tree."""
     if os.geteuid() != 0 or not shutil.which("buildah") or not shutil.which("mmdebstrap"):
         pytest.skip("needs root, buildah and mmdebstrap")
-    if not (STORE / "root").is_dir():
+    base = re.search(r"^ARG PYTHON_IMAGE=(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert base is not None
+    if call("buildah", *STORAGE, "inspect", "--type", "image", base[1]).returncode:
         pytest.skip("no base image: run tools/build_image.sh once")
     built = call(str(ROOT / "tools" / "build_image.sh"), TAG, within=500)
     assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
@@ -77,6 +89,8 @@ print(json.dumps({
     "config": sorted(path.name for path in pathlib.Path("/etc/cancel-worker").iterdir()),
     "compiled": bool(list(pathlib.Path(worker.__file__).parent.glob("__pycache__/*.pyc"))),
     "pip": pathlib.Path("/opt/cancel-worker/bin/pip").exists(),
+    "as_another": [str(path) for folder in ("/usr", "/opt") for path in pathlib.Path(folder).rglob("*")
+                   if path.is_file() and path.stat().st_mode & 0o6000],
 }))
 """
 
@@ -88,9 +102,10 @@ def test_it_runs_with_nothing_but_its_own_files(image: str) -> None:
     assert seen["ids"] == [10001, 10001]
     assert seen["refused"] == [True] * 4
     assert set(seen["capabilities"]) == {"0" * 16}
-    assert seen["config"] == sorted(path.name for path in (ROOT / "config").glob("*.toml"))
+    assert seen["config"] == ["default.toml", "demo.toml", "production.toml", "sandbox.toml", "simulator.toml"]
     assert seen["compiled"] is True
     assert seen["pip"] is False
+    assert seen["as_another"] == [], "set-uid and set-gid programs"
 
 
 def test_the_worker_starts_in_it(image: str) -> None:
@@ -107,31 +122,71 @@ def test_a_wrong_setting_ends_it_with_status_2(image: str) -> None:
 
 
 def test_it_is_alive_without_a_broker_and_stops_by_sigterm(image: str) -> None:
+    nobody = {"BROKER__URL": "amqp://guest:guest@127.0.0.1:9/", "VENUE__URL": "ws://127.0.0.1:9/ws/v1"}
+    given = {"VENUE__API_KEY": "key", "VENUE__API_SECRET": "c2VjcmV0", **nobody}
+    with working(image, {f"CANCEL_WORKER__{name}": value for name, value in given.items()}) as worker:
+        told = get(worker.port, "/metrics") or ""
+        assert 'cancel_worker_build_info{commit="unknown"' in told, "the Dockerfile's default for REVISION"
+        assert stopped(worker.name) == "0"
+
+
+async def test_it_carries_a_cancel_out(image: str, broker: Broker) -> None:
+    if broker.prefix:
+        pytest.skip("a worker needs a vhost of its own: give the broker's management API as well")
+    async with Simulator() as venue:
+        order = venue.place()
+        settings = broker_settings(broker) | venue_settings(venue)
+
+        def work() -> tuple[tuple[int, str], str]:
+            with working(image, settings, "/readyz") as worker:
+                arguments = ("--symbol", "BTC-USD", "--order-id", order.order_id)
+                ended = asyncio.run(cli("cancel", *arguments, settings=settings))
+                return (ended.status, ended.err), stopped(worker.name)
+
+        assert await asyncio.to_thread(work) == ((0, ""), "0")
+        assert venue.truth()[order.order_id].status == "Canceled"
+
+
+class Container(NamedTuple):
+    """One that runs; ``port``: the worker's HTTP."""
+
+    name: str
+    port: int
+
+
+@contextmanager
+def working(image: str, settings: Mapping[str, str], until: str = "/livez") -> Iterator[Container]:
+    """A container with a worker whose probe says yes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
-    nobody = {"BROKER__URL": "amqp://guest:guest@127.0.0.1:9/", "VENUE__URL": "ws://127.0.0.1:9/ws/v1"}
-    given = {"OPS__PORT": str(port), "VENUE__API_KEY": "key", "VENUE__API_SECRET": "c2VjcmV0", **nobody}
-    settings = [word for name, value in given.items() for word in ("--env", f"CANCEL_WORKER__{name}={value}")]
+    given = {**settings, "CANCEL_WORKER__OPS__PORT": str(port)}
     name = f"cancel-worker-test-{port}"
-    started = run(image, options=("--detach", "--name", name, *settings))
-    assert started.returncode == 0, started.stderr
-    podman = ("podman", *STORAGE)
+    words = [word for key, value in given.items() for word in ("--env", f"{key}={value}")]
+    started = run(image, options=("--detach", "--name", name, *words))
     try:
-        assert _alive(port, within_s=20)
-        stopped = call(*podman, "kill", "--signal", "TERM", name)
-        assert stopped.returncode == 0, stopped.stderr
-        assert call(*podman, "wait", name, within=30).stdout.strip() == "0"
-    finally:
-        call(*podman, "rm", "--force", "--time", "0", name)
-
-
-def _alive(port: int, within_s: float) -> bool:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
+        assert started.returncode == 0, started.stderr
+        end = time.monotonic() + 20 * SECOND
+        while get(port, until) is None:
+            assert time.monotonic() < end, call("podman", *STORAGE, "logs", name)
             time.sleep(0.1)
-    return False
+        yield Container(name, port)
+    finally:
+        call("podman", *STORAGE, "rm", "--force", "--time", "0", name)
+
+
+def stopped(name: str) -> str:
+    """Ask the worker in this container to stop; its exit status."""
+    asked = call("podman", *STORAGE, "kill", "--signal", "TERM", name)
+    assert asked.returncode == 0, asked.stderr
+    return call("podman", *STORAGE, "wait", name, within=30 * SECOND).stdout.strip()
+
+
+def get(port: int, path: str) -> str | None:
+    """What the worker answers; None while nobody does, or with another status than 200."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+            body: bytes = answer.read()
+    except OSError:
+        return None
+    return body.decode()

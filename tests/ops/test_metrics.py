@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,13 @@ from worker.core.stats import Histogram, Stats
 from worker.ops.metrics import COUNTERS, GAUGES, HISTOGRAMS, Exposition, WorkerCollector
 
 
-def scrape(stats: Stats, dropped: int = 0, accept: str = "") -> dict[str, Metric]:
+def exposition(stats: Stats, dropped: int = 0, accept: str = "") -> bytes:
     body, _ = Exposition(WorkerCollector(stats, "1.2.3", "abc", lambda: dropped)).text(accept)
+    return body
+
+
+def scrape(stats: Stats, dropped: int = 0, accept: str = "") -> dict[str, Metric]:
+    body = exposition(stats, dropped, accept)
     return {family.name: family for family in text_string_to_metric_families(body.decode())}
 
 
@@ -44,7 +50,17 @@ def test_every_number_is_counted_by_something() -> None:
     assert set(Stats.__struct_fields__) - set().union(*found) == set()
 
 
-def test_names_help_and_units_are_as_promtool_wants_them() -> None:
+def test_promtool_finds_nothing(promtool: str) -> None:
+    stats = Stats()
+    stats.commands_received["kill"] += 1
+    stats.first_report.observe(0.25)
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=exposition(stats), capture_output=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+def test_names_help_and_units_are_as_prometheus_wants_them() -> None:
     for family in scrape(Stats()).values():
         assert family.documentation
         assert re.fullmatch(r"(cancel_worker|process)_[a-z][a-z_]*", family.name)

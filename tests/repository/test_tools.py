@@ -78,6 +78,23 @@ def test_a_named_tree_without_rabbitmq_is_refused(checkout: Path) -> None:
     assert str(checkout) in done.stderr
 
 
+def test_without_apt_promtool_is_missed_in_one_line(checkout: Path) -> None:
+    done = run(checkout, "get_promtool.sh", PATH=only_these(checkout / "bin", *BASICS))
+    assert done.returncode == 2
+    assert "no apt-get" in done.stderr
+    assert "the tests that need it are skipped" in done.stderr
+    assert not list((checkout / ".cache").glob("promtool*")), "nothing half done is left"
+
+
+def test_an_installed_promtool_is_left_to_be_used(checkout: Path) -> None:
+    path = only_these(checkout / "bin", *BASICS)
+    (checkout / "bin" / "promtool").write_text("#!/bin/sh\n")
+    (checkout / "bin" / "promtool").chmod(0o755)
+    done = run(checkout, "get_promtool.sh", PATH=path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (checkout / ".cache" / "promtool").exists()
+
+
 @pytest.mark.parametrize(
     ("covered", "of", "status"), [(90, 100, 0), (89, 100, 1), (0, 0, 1)], ids=["at the floor", "below", "not measured"]
 )

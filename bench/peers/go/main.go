@@ -2,6 +2,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"log"
 	"os"
@@ -93,7 +94,7 @@ func main() {
 					continue
 				}
 				published <- c
-				must(out.Publish("cancel.results", key, false, false, amqp.Publishing{
+				must(out.PublishWithContext(context.Background(), "cancel.results", key, false, false, amqp.Publishing{
 					ContentType: "application/json", DeliveryMode: amqp.Persistent, Body: raw}))
 			}
 		}
