@@ -1,8 +1,8 @@
 """Python's garbage collector by the clock, so that it never has much to look at.
 
 What a cancel leaves behind dies by reference count (worker/core/command.py); the collector is for the rest, such as
-errors with their tracebacks. Left alone it starts when objects made outnumber objects freed by a threshold: not while as
-many come as go, and then it looks at all that is in flight at once, some 25 ms with 50,000 cancels.
+errors with their tracebacks. Left alone it starts when objects made outnumber objects freed by a threshold: not while
+as many come as go, and then it looks at all that is in flight at once, some 25 ms with 50,000 cancels.
 """
 
 from __future__ import annotations
