@@ -234,13 +234,13 @@ class Engine:
             session = self.sessions.pick()
             if session is not None:
                 self.lookups.start(session, now)
-        if len(self.sweeps):
-            self.sweeps.advance(self.sessions.pick(), now)
         if len(self.desk.queues["kill"]):
             self._making_way.kill_cancels_wait(now.mono)
         for lane in LANES:
             if len(self.desk.queues[lane]):
                 self._flush_lane(lane, now)
+        if len(self.sweeps):  # after their cancels, so that no list that they ask for is in the way
+            self.sweeps.advance(self.sessions.pick(), now)
 
     def _flush_lane(self, lane: Lane, now: Now) -> None:
         queue = self.desk.queues[lane]
