@@ -231,7 +231,9 @@ class Runner:
         """All that one read had to tell was told: fill frames, and carry everything out."""
         self._read_at = None
         try:
-            self.engine.flush(self._now())
+            while self.engine.flush(self._now()):
+                self._perform()
+                self._pool.flush()
             self._perform()
         except Exception as e:  # noqa: BLE001 - whatever it is, it ends the process
             self._fail(e)

@@ -142,7 +142,8 @@ class Driver:
 
     def _turn(self) -> None:
         """The end of a turn of the loop: fill frames, and let the venue answer until it has nothing more to say."""
-        self.engine.flush(self.now)
+        while self.engine.flush(self.now):
+            self._collect()
         self._collect()
         while (sent := next(filter(self._may_be_answered, self._unanswered), None)) is not None:
             self._unanswered.remove(sent)

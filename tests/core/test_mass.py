@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.core.driver import Driver
+from tests.core.driver import Driver, Told, delivered, received
 from tests.core.payloads import START_US, Fields, order, report
 from worker.core import sweep as sweep_module
+from worker.core import sweeps
+from worker.core.effects import SendText
 from worker.core.facts import Delivery, PublisherUp
 from worker.wire import event as wire
-from worker.wire.command import derive_sweep_cl_ord_id
+from worker.wire.command import Properties, derive_sweep_cl_ord_id
 from worker.wire.timestamp import format_utc
 
 SECOND = 1_000_000
@@ -101,6 +103,60 @@ def test_the_book_is_swept_at_once_and_the_snapshot_adds_what_it_lacks() -> None
     driver.confirm()
     assert driver.settlement(delivery) == "ack"
     assert list(driver.left_over()) == []
+
+
+def in_book(driver: Driver, orders: int) -> None:
+    """So many working orders in the worker's own book, and in the venue's list."""
+    driver.orders = [order("New", OrderID=f"order-{n}", ClOrdID=f"x-{n}") for n in range(orders)]
+    driver.frame(1, data=[report("New", OrderID=f"order-{n}", ClOrdID=f"x-{n}") for n in range(orders)])
+
+
+def mass_command(id: str) -> Told:
+    """A mass cancel of everything, as one fact."""
+    body = json.dumps({"type": "OrderMassCancelRequest", "data": [{"MassCancelRequestType": "AllOrders"}]}).encode()
+    return delivered(Delivery("kill", 1, 1000 + int(id[-1])), body, Properties(message_id=id))
+
+
+def test_the_first_cancels_leave_while_the_others_are_made_and_no_list_is_asked_for_before_the_last() -> None:
+    driver = Driver(sessions=2)
+    most = sweeps.TAKEN_UP_AT_ONCE
+    in_book(driver, 2 * most + 1)
+    driver.answering = False
+    engine = driver.engine
+    before = len(driver.sent)
+    mass_command("mass-1")(engine, driver.now)
+    carried_out: list[int] = []
+    more = True
+    while more:
+        more = engine.flush(driver.now)
+        frames = [json.loads(e.data) for e in engine.effects if isinstance(e, SendText)]
+        engine.effects.clear()
+        carried_out.append(sum(len(frame["data"]) for frame in frames if frame["type"] == "OrderCancelRequest"))
+        asked = [frame for frame in frames if frame["type"] == "subscribe"]
+        assert bool(asked) is not more, "the list of all orders would be in the way of the cancels"
+    assert carried_out == [most, most, 1, 0, 0]
+    assert len(driver.sent) == before
+
+
+def test_an_order_that_closes_before_its_turn_comes_is_not_sent_for() -> None:
+    driver = Driver()
+    in_book(driver, 3)
+    driver.answering = False
+    closed = report("Canceled", OrderID="order-1", ClOrdID="x-1")
+    frame = {"reqid": driver.main(1), "type": "ExecutionReport", "data": [closed]}
+    driver.step(mass_command("mass-1"), received(1, json.dumps(frame).encode()))
+    assert [each["OrderID"] for frame in driver.cancel_frames() for each in frame["data"]] == ["order-0", "order-2"]
+
+
+def test_two_mass_cancels_that_come_at_once_send_one_cancel_an_order() -> None:
+    driver = Driver(sessions=2)
+    in_book(driver, 2 * sweeps.TAKEN_UP_AT_ONCE)
+    driver.step(mass_command("mass-1"), mass_command("mass-2"))
+    sent = [each["OrderID"] for frame in driver.cancel_frames() for each in frame["data"]]
+    assert sorted(sent) == sorted(f"order-{n}" for n in range(2 * sweeps.TAKEN_UP_AT_ONCE))
+    pace(driver, 5)
+    finals = [e for command in ("mass-1", "mass-2") for e in driver.finals(command)]
+    assert [e["outcome"] for e in finals if e["index"] == 0] == ["mass_canceled", "mass_canceled"]
 
 
 def test_an_orders_final_has_an_id_from_its_order_id_and_a_number_that_only_counts() -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import sys
+import termios
 import time
 
 import pytest
+import uvloop
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
@@ -289,6 +293,31 @@ async def test_flush_hands_all_frames_to_the_transport_in_the_same_step() -> Non
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert len(written) == 1
+
+
+def test_what_is_flushed_is_with_the_kernel_at_once_however_little_it_is() -> None:
+    """On the loop that the worker runs on: the first cancels of a sweep leave while the last ones are made."""
+
+    async def scenario() -> None:
+        port = Recorder()
+        async with RawVenue(accept_and_read_nothing).listening() as venue, running(settings(venue.port), port) as pool:
+            await port.until(lambda: port.of("opened"))
+            pool.send(1, b"one")
+            pool.flush()
+            there = venue.peers[0].writer.get_extra_info("socket")
+            assert _unread(there.fileno()) == 2 + 4 + 3
+
+    async def accept_and_read_nothing(peer: Peer) -> None:
+        await peer.accept()
+        await asyncio.Event().wait()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
+
+
+def _unread(descriptor: int) -> int:
+    """Bytes that the kernel holds for whoever reads next."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 class _Spy:

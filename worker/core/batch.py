@@ -10,6 +10,7 @@ from math import inf
 from typing import Final
 
 from worker.core.cancel import CancelState, Phase
+from worker.core.clock import Now
 from worker.wire.venue import CancelElement
 
 BURST_S: Final = 0.1
@@ -123,9 +124,31 @@ class LaneQueue:
             waiting.popleft()
         return None
 
-    def take(self) -> CancelState:
-        """Remove and return what ``head`` just showed."""
-        return self._waiting.popleft()
+    def skip(self) -> None:
+        """Remove what ``head`` just showed."""
+        self._waiting.popleft()
+
+    def take(self, most: int, most_bytes: int, now: Now) -> list[CancelState]:
+        """The cancels of the next frame: what ``head`` just showed, and those after it that fit in.
+
+        Each is SENT at once: an older entry of it in the queue is no second one to send.
+        """
+        batch: list[CancelState] = []
+        size = FRAME_OVERHEAD_BYTES
+        while len(batch) < most and (cancel := self.head()) is not None:
+            size += element_bytes(cancel)
+            if batch and (cancel.alone or size > most_bytes or is_past_deadline(cancel, now)):
+                break
+            self._waiting.popleft()
+            cancel.move(Phase.SENT)
+            batch.append(cancel)
+        return batch
+
+
+def is_past_deadline(cancel: CancelState, now: Now) -> bool:
+    """Whether the cancel may not be sent any more."""
+    deadline_us = cancel.command.deadline_us
+    return deadline_us is not None and now.utc_us > deadline_us
 
 
 def element_bytes(cancel: CancelState) -> int:

@@ -7,6 +7,7 @@ It lets a mass cancel send before the first snapshot is there. It is no proof of
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,14 @@ MOST_CLOSED: Final = 20_000
 
 NO_NEWS: Final = frozenset({"PendingCancel", "PendingReplace", "CancelRejected", "Rejected"})
 """Reports about a request: that its order works was known before, and if not, a snapshot finds it."""
+
+
+def standing(orders: dict[str, Record]) -> Iterator[Record]:
+    """Those that are in ``orders`` now and still when their turn comes."""
+    for order_id in list(orders):
+        record = orders.get(order_id)
+        if record is not None:
+            yield record
 
 
 class OpenOrders:
@@ -73,9 +82,9 @@ class OpenOrders:
                 for oldest in list(islice(self._orders, 1 + self._most // 20)):
                     del self._orders[oldest]
 
-    def orders(self) -> list[Record]:
-        """All of them, oldest first."""
-        return list(self._orders.values())
+    def orders(self) -> Iterator[Record]:
+        """Those of now, oldest first, but none that has closed when its turn comes."""
+        return standing(self._orders)
 
     def ids(self) -> frozenset[str]:
         """The OrderIDs of all of them, for ``check``."""

@@ -94,7 +94,7 @@ class Desk:
         self.ready_clock = ReadyClock()
         self._closed_before: list[CancelState] = []
         # Waits of one length each, so they come due in the order in which they began: no heap is needed.
-        self._unreported: deque[tuple[float, CancelState, int]] = deque()
+        self._unreported: deque[tuple[float, list[CancelState]]] = deque()
         self._pending: deque[tuple[float, CancelState]] = deque()
         self._waits: list[tuple[float, int, Wait, CancelState]] = []
         self._wait_count = 0
@@ -307,13 +307,14 @@ class Desk:
 
     # -- waiting
 
-    def was_sent(self, cancel: CancelState, now: Now) -> None:
-        """The cancel's frame was handed to a socket: the first report is due in ``venue.report_timeout``."""
-        cancel.due = due = now.mono + self._settings.report_timeout
+    def were_sent(self, cancels: list[CancelState], now: Now) -> float:
+        """Their frame is handed to a socket: their first reports are due in ``venue.report_timeout``. Returns when."""
+        due = now.mono + self._settings.report_timeout
         waits = self._unreported
-        while waits and waits[0][1].phase is Phase.FINAL:
+        while waits and all(cancel.phase is Phase.FINAL for cancel in waits[0][1]):
             waits.popleft()  # most end long before their time-out, and would be kept alive by it
-        waits.append((due, cancel, cancel.attempt))
+        waits.append((due, cancels))
+        return due
 
     def _wait_pending(self, cancel: CancelState, now: Now) -> None:
         cancel.move(Phase.PENDING)
@@ -400,9 +401,10 @@ class Desk:
         self._forget_ended()
         unreported = self._unreported
         while unreported and unreported[0][0] <= mono:
-            _, cancel, attempt = unreported.popleft()
-            if cancel.phase is Phase.SENT and cancel.attempt == attempt:
-                self.doubt(cancel, "no_report", now)
+            due, cancels = unreported.popleft()
+            for cancel in cancels:
+                if cancel.phase is Phase.SENT and cancel.due == due:
+                    self.doubt(cancel, "no_report", now)
         pending = self._pending
         while pending and pending[0][0] <= mono:
             due, cancel = pending.popleft()
@@ -416,7 +418,7 @@ class Desk:
         """Drop the waits of ended cancels, where one that goes on stands before them."""
         if len(self._unreported) + len(self._pending) + len(self._waits) <= self._most_kept:
             return
-        self._unreported = deque(e for e in self._unreported if e[1].phase is Phase.SENT and e[1].attempt == e[2])
+        self._unreported = deque(e for e in self._unreported if any(c.phase is Phase.SENT for c in e[1]))
         self._pending = deque(e for e in self._pending if e[1].phase is Phase.PENDING and e[1].due == e[0])
         self._waits = [e for e in self._waits if e[3].phase is not Phase.FINAL]
         heapq.heapify(self._waits)

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from worker.config import Config
-from worker.core.batch import FRAME_OVERHEAD_BYTES, LaneQueue, MakingWay, RateBudget, element, element_bytes
+from worker.core.batch import MakingWay, RateBudget, element, is_past_deadline
 from worker.core.book import OpenOrders
-from worker.core.cancel import CancelState, Phase
+from worker.core.cancel import CancelState
 from worker.core.clock import Now
 from worker.core.desk import Desk
 from worker.core.effects import Consume, Effect, Note, OutEvent, SendText, Stopped
@@ -227,9 +227,14 @@ class Engine:
 
     # -- sending
 
-    def flush(self, now: Now) -> None:
-        """Send what waits, kill lane first, and begin look-ups that are due; once per turn of the loop."""
+    def flush(self, now: Now) -> bool:
+        """Send what waits, kill lane first, and begin look-ups that are due; once per turn of the loop.
+
+        True: a mass cancel has more orders to take up. The effects are to be carried out, and ``flush`` called again in
+        the same turn: so the first cancels of many are on the wire while the others are made.
+        """
         self._flush_due = None
+        more = len(self.sweeps) > 0 and self.sweeps.take_up(now)
         if self.lookups.wanted():
             session = self.sessions.pick()
             if session is not None:
@@ -239,15 +244,16 @@ class Engine:
         for lane in LANES:
             if len(self.desk.queues[lane]):
                 self._flush_lane(lane, now)
-        if len(self.sweeps):  # after their cancels, so that no list that they ask for is in the way
+        if len(self.sweeps) and not more:  # after their cancels, so that no list that they ask for is in the way
             self.sweeps.advance(self.sessions.pick(), now)
+        return more
 
     def _flush_lane(self, lane: Lane, now: Now) -> None:
         queue = self.desk.queues[lane]
         most, most_bytes = self._config.venue.max_batch, self._config.venue.max_frame_bytes
         while (head := queue.head()) is not None:
-            if self._is_past_deadline(head, now):
-                queue.take()
+            if is_past_deadline(head, now):
+                queue.skip()
                 self.desk.deadline_passed(head, now)
                 continue
             session = self.sessions.pick()
@@ -256,13 +262,7 @@ class Engine:
             allowed = self._allowed(lane, 1 if head.alone else most, now)
             if not allowed:
                 return
-            batch = [self._take(queue)]
-            size = FRAME_OVERHEAD_BYTES + element_bytes(head)
-            while len(batch) < allowed and not head.alone and (cancel := queue.head()) is not None:
-                size += element_bytes(cancel)
-                if cancel.alone or size > most_bytes or self._is_past_deadline(cancel, now):
-                    break
-                batch.append(self._take(queue))
+            batch = queue.take(allowed, most_bytes, now)
             self._rates[lane].spend(len(batch))
             self._frame_rate.spend(1)
             if lane == "cancel":
@@ -284,18 +284,6 @@ class Engine:
             self._flush_due = due  # the other lane may have asked for an earlier one
         return max(0, allowed)
 
-    @staticmethod
-    def _take(queue: LaneQueue) -> CancelState:
-        """The next cancel of a frame, SENT at once: an older entry of it in the queue is no second one to send."""
-        cancel = queue.take()
-        cancel.move(Phase.SENT)
-        return cancel
-
-    @staticmethod
-    def _is_past_deadline(cancel: CancelState, now: Now) -> bool:
-        deadline_us = cancel.command.deadline_us
-        return deadline_us is not None and now.utc_us > deadline_us
-
     def _send(self, session: SessionState, lane: Lane, batch: list[CancelState], now: Now) -> None:
         """Register the cancels, then hand their frame to the session: no report can overtake its cancel."""
         desk, stats, target = self.desk, self.stats, self._config.venue.target
@@ -305,6 +293,7 @@ class Engine:
         session.frames[reqid] = frame
         session.inflight += len(batch)
         elements = []
+        due = desk.were_sent(batch, now)
         for cancel in batch:
             if cancel.transact_time is None:
                 cancel.transact_time = sent_at
@@ -314,7 +303,7 @@ class Engine:
             cancel.sent_mono = now.mono
             cancel.session_id = session.session_id
             cancel.frame = frame
-            desk.was_sent(cancel, now)
+            cancel.due = due
             stats.send_delay[lane].observe((now.utc_us - cancel.command.received_us) / 1e6)
             elements.append(element(cancel, target, cancel.transact_time))
         stats.inflight[lane] += len(batch)

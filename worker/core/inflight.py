@@ -19,13 +19,13 @@ _Index = dict[str | None, CancelState | list[CancelState]]
 
 
 def _add(index: _Index, key: str, cancel: CancelState) -> None:
-    there = index.get(key)
-    if there is None:
-        index[key] = cancel
-    elif isinstance(there, list):
+    there = index.setdefault(key, cancel)
+    if there is cancel:
+        return
+    if isinstance(there, list):
         if cancel not in there:
             there.append(cancel)
-    elif there is not cancel:
+    else:
         index[key] = [there, cancel]
 
 

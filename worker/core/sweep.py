@@ -12,6 +12,7 @@ ClOrdID if the snapshot still shows it open.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import inf
 from typing import Final, Literal
 
@@ -80,22 +81,23 @@ class Scope(Struct, frozen=True):
 
     def covers(self, record: Record) -> bool | None:
         """Whether an order is in scope; None where its record lacks a field that would decide it."""
-        decided: list[bool | None] = [
-            self.symbol is None or _same(record.symbol, self.symbol),
-            self.side is None or _same(record.side, self.side),
-            self.customer_users is None
-            or (None if record.customer_user is None else record.customer_user in self.customer_users),
-        ]
-        if False in decided:
-            return False
-        return None if None in decided else True
+        covered: bool | None = True
+        if self.symbol is not None and record.symbol != self.symbol:
+            if record.symbol is not None:
+                return False
+            covered = None
+        if self.side is not None and record.side != self.side:
+            if record.side is not None:
+                return False
+            covered = None
+        if self.customer_users is not None and record.customer_user not in self.customer_users:
+            if record.customer_user is not None:
+                return False
+            covered = None
+        return covered
 
 
-def _same(value: str | None, wanted: str) -> bool | None:
-    return None if value is None else value == wanted
-
-
-class SweptOrder:
+class SweptOrder(Struct, eq=False, gc=False):
     """One order that matched: its running number, its present cancel, and that one's or an earlier one's answer.
 
     ``record``: that which last showed it open. ``waits``: the present cancel has still to end. ``listed_closed``: a
@@ -103,19 +105,16 @@ class SweptOrder:
     ``place``: of its cancel in the command.
     """
 
-    __slots__ = ("answer", "cancel", "closed", "done", "index", "listed_closed", "order_id", "place", "record", "waits")
-
-    def __init__(self, order_id: str, index: int) -> None:
-        self.order_id = order_id
-        self.index = index
-        self.cancel: CancelState | None = None
-        self.answer: Answer | None = None
-        self.record: Record | None = None
-        self.closed = False
-        self.done = False
-        self.listed_closed = False
-        self.place = 0
-        self.waits = False
+    order_id: str
+    index: int
+    record: Record | None = None
+    cancel: CancelState | None = None
+    answer: Answer | None = None
+    closed: bool = False
+    done: bool = False
+    listed_closed: bool = False
+    place: int = 0
+    waits: bool = False
 
     @property
     def was_sent(self) -> bool:
@@ -239,7 +238,10 @@ Stage = Literal["searching", "sweeping", "done"]
 
 
 class Sweep:
-    """One mass cancel from its admission to its final. Decisions only: ``Sweeps`` carries them out."""
+    """One mass cancel from its admission to its final. Decisions only: ``Sweeps`` carries them out.
+
+    ``shown``: the orders that the book or the last list showed open, as long as they are taken up.
+    """
 
     def __init__(
         self, command: CommandState, request: MassCancelCommand, scope: Scope, deadline_us: int, now: Now
@@ -271,6 +273,7 @@ class Sweep:
         self.list_ended = -inf
         self.snapshots_from = now.mono
         self.clock_offset_us = 0
+        self.shown: Iterator[Record] | None = None
 
     def is_past_deadline(self, now: Now) -> bool:
         """After its deadline a mass cancel sends nothing more."""
@@ -294,9 +297,9 @@ class Sweep:
         """The entry of an order that ``record`` shows open, made when it is matched for the first time."""
         swept = self.orders.get(order_id)
         if swept is None:
-            swept = self.orders[order_id] = SweptOrder(order_id, len(self.orders) + 1)
+            swept = self.orders[order_id] = SweptOrder(order_id, len(self.orders) + 1, record)
             self.command.unfinished += 1
-        if record is not None:
+        elif record is not None:
             swept.record = record
         return swept
 
@@ -390,19 +393,19 @@ class Sweep:
 
     def new_cancel(self, swept: SweptOrder, symbol: str, number: int | None = None) -> CancelState:
         """A cancel of the order under the ClOrdID (UUIDv5 of command id, OrderID, sweep) of this or another round."""
-        number = self.rounds if number is None else number
-        request_id = derive_sweep_cl_ord_id(self.command.command_id, swept.order_id, number)
-        item = CancelItem(swept.index, symbol, request_id, swept.order_id, None, None, None)
-        cancel = CancelState(self.command, item)
-        cancel.key = f"order {swept.order_id}"
+        command, order_id = self.command, swept.order_id
+        request_id = derive_sweep_cl_ord_id(command.command_id, order_id, self.rounds if number is None else number)
+        cancel = CancelState(command, CancelItem(swept.index, symbol, request_id, order_id, None, None, None))
+        cancel.key = f"order {order_id}"
         before, swept.cancel = swept.cancel, cancel
         if before is None:
-            swept.place = len(self.command.cancels)
-            self.command.cancels.append(cancel)
-            if self.command.redelivered:
+            cancels = command.cancels
+            swept.place = len(cancels)
+            cancels.append(cancel)
+            if command.redelivered:
                 cancel.sent = "maybe"
         else:
-            self.command.cancels[swept.place] = cancel
+            command.cancels[swept.place] = cancel
             cancel.attempt, cancel.sent = before.attempt, before.sent
             cancel.alone = before.alone and not before.lookups  # its frame was refused, and not for the pace
             cancel.exec_ids = before.exec_ids
