@@ -17,6 +17,7 @@ from worker.core.cancel import (
     IllegalMoveError,
     Phase,
     Verdict,
+    cancel_of,
     concerns,
     is_request,
     judge,
@@ -48,7 +49,7 @@ def a_cancel(
     command = CommandState(
         "cmd-1", Context("cmd-1"), "cancel", Delivery("cancel", 1, 1), redelivered, b"", 0, "", None
     )  # fmt: skip
-    cancel = CancelState(command, CancelItem(0, "BTC-USD", "y-1", order_id, orig, None, None))
+    cancel = cancel_of(command, CancelItem(0, "BTC-USD", "y-1", order_id, orig, None, None))
     cancel.attempt = attempt
     cancel.phase = phase
     return cancel

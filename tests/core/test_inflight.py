@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.cancel import CancelState, concerns
+from worker.core.cancel import CancelState, cancel_of, concerns
 from worker.core.command import CommandState
 from worker.core.facts import Delivery
 from worker.core.inflight import Inflight
@@ -20,7 +20,7 @@ def a_cancel(
     cl_ord_id: str = "y-1", order_id: str | None = "o-1", orig: str | None = None, *, redelivered: bool = False
 ) -> CancelState:
     command = CommandState("cmd", Context("cmd"), "cancel", Delivery("cancel", 1, 1), redelivered, b"", 0, "", None)
-    return CancelState(command, CancelItem(0, "S", cl_ord_id, order_id, orig, None, None))
+    return cancel_of(command, CancelItem(0, "S", cl_ord_id, order_id, orig, None, None))
 
 
 def indexes(table: Inflight) -> list[dict[Any, Any]]:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.core.driver import Driver
 from tests.core.payloads import START_US, Fields, item, order, report
-from worker.core.cancel import CancelState
+from worker.core.cancel import CancelState, cancel_of
 from worker.core.clock import Now
 from worker.core.command import CommandState
 from worker.core.facts import Delivery
@@ -198,7 +198,7 @@ def a_cancel(*, redelivered: bool = False) -> CancelState:
     command = CommandState(
         "cmd-1", Context("cmd-1"), "cancel", Delivery("cancel", 1, 1), redelivered, b"", 0, "", None
     )  # fmt: skip
-    return CancelState(command, CancelItem(0, "BTC-USD", "y-1", "order-1", None, None, None))
+    return cancel_of(command, CancelItem(0, "BTC-USD", "y-1", "order-1", None, None, None))
 
 
 @pytest.mark.parametrize(

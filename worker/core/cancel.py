@@ -89,18 +89,18 @@ class CancelState(Struct, eq=False, gc=False):
 
     command: CommandState
     item: CancelItem
-    index: int = 0
-    key: int | str = 0
-    cl_ord_id: str = ""
-    order_id: str | None = None
+    index: int
+    key: int | str
+    cl_ord_id: str
+    order_id: str | None
     client_ids: tuple[str, ...] = ()
+    transact_time: str | None = None
     earlier_ids: tuple[str, ...] = ()
     phase: Phase = Phase.QUEUED
     sent: Sent = "never"
     attempt: int = 0
     session_id: str | None = None
     frame: SentFrame | None = None
-    transact_time: str | None = None
     sent_at: str | None = None
     sent_mono: float = 0.0
     reported: str | None = None
@@ -123,15 +123,6 @@ class CancelState(Struct, eq=False, gc=False):
     doubts: int = 0
     conflicts: int = 0
     unknown_since: float | None = None
-
-    def __post_init__(self) -> None:
-        item = self.item
-        self.index = self.key = item.index
-        self.cl_ord_id = item.cl_ord_id
-        self.order_id = item.order_id
-        self.transact_time = item.transact_time
-        if item.orig_cl_ord_id is not None:
-            self.client_ids = (item.orig_cl_ord_id,)
 
     def move(self, to: Phase) -> None:
         """Change the phase. Raises ``IllegalMoveError`` for a move outside ``MOVES`` and then changes nothing."""
@@ -206,6 +197,15 @@ class CancelState(Struct, eq=False, gc=False):
             return
         filled = order_state(record, order)
         self.order = OrderState(order.status, filled.cum_qty, order.leaves_qty, filled.avg_px, filled.as_of)
+
+
+def cancel_of(command: CommandState, item: CancelItem) -> CancelState:
+    """The cancel of one item of a command, before anything has come of it."""
+    orig = item.orig_cl_ord_id
+    clients = () if orig is None else (orig,)
+    return CancelState(
+        command, item, item.index, item.index, item.cl_ord_id, item.order_id, clients, item.transact_time
+    )
 
 
 def is_derived(cl_ord_id: str) -> bool:

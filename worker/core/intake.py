@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Final
 
 from worker.config import Authorization, Config
-from worker.core.cancel import CancelState, Phase
+from worker.core.cancel import Phase, cancel_of
 from worker.core.clock import Now
 from worker.core.command import CommandState
 from worker.core.desk import Desk
@@ -257,7 +257,7 @@ class Intake:
         invalid: list[InvalidItem] = []
         for item in items:
             if isinstance(item, CancelItem):
-                cancel = CancelState(state, item)
+                cancel = cancel_of(state, item)
                 if state.redelivered:
                     cancel.sent = "maybe"
                 state.cancels.append(cancel)

@@ -395,8 +395,8 @@ class Sweep:
         """A cancel of the order under the ClOrdID (UUIDv5 of command id, OrderID, sweep) of this or another round."""
         command, order_id = self.command, swept.order_id
         request_id = derive_sweep_cl_ord_id(command.command_id, order_id, self.rounds if number is None else number)
-        cancel = CancelState(command, CancelItem(swept.index, symbol, request_id, order_id, None, None, None))
-        cancel.key = f"order {order_id}"
+        item = CancelItem(swept.index, symbol, request_id, order_id, None, None, None)
+        cancel = CancelState(command, item, item.index, f"order {order_id}", request_id, order_id)
         before, swept.cancel = swept.cancel, cancel
         if before is None:
             cancels = command.cancels

@@ -255,32 +255,34 @@ class Sweeps:
         for sweep in self._running.values():
             if sweep.shown is not None:
                 records = [] if sweep.is_past_deadline(now) else list(islice(sweep.shown, TAKEN_UP_AT_ONCE))
-                for record in records:
-                    self._cancel(sweep, record, now)
+                self._cancel(sweep, records, now)
                 if not records:
                     sweep.shown = None
                     self._stats.sweeps += sweep.waiting > 0
                 return True
         return False
 
-    def _cancel(self, sweep: Sweep, record: Record, now: Now) -> None:
-        """Cancel one open order, unless a cancel of it is under way already."""
-        order_id, symbol = record.order_id, record.symbol
-        if order_id is None:
-            return
-        swept = sweep.order(order_id, record)
-        if swept.waits or swept.done or symbol is None:  # without a Symbol no cancel can be made: it survives, named
-            return
-        if swept.cancel is not None:
-            self._desk.inflight.drop(swept.cancel)
-        joined = self._desk.inflight.young_send(order_id, now.mono - self._config.venue.report_timeout)
-        cancel = sweep.new_cancel(swept, symbol)
-        self._desk.inflight.enter(cancel)
-        if joined is not None:
-            cancel.move(Phase.PARKED)  # another command's cancel is on its way: its reports tell of this order too
-            self._desk.wait_joined(cancel, joined.due)
-        else:
-            self._desk.queues[sweep.command.lane].put(cancel)
+    def _cancel(self, sweep: Sweep, records: list[Record], now: Now) -> None:
+        """Cancel open orders, unless a cancel of one is under way already."""
+        inflight, queue = self._desk.inflight, self._desk.queues[sweep.command.lane]
+        sent_after = now.mono - self._config.venue.report_timeout
+        for record in records:
+            order_id, symbol = record.order_id, record.symbol
+            if order_id is None:
+                continue
+            swept = sweep.order(order_id, record)
+            if swept.waits or swept.done or symbol is None:  # without a Symbol none can be made: it survives, named
+                continue
+            if swept.cancel is not None:
+                inflight.drop(swept.cancel)
+            joined = inflight.young_send(order_id, sent_after)
+            cancel = sweep.new_cancel(swept, symbol)
+            inflight.enter(cancel)
+            if joined is not None:
+                cancel.move(Phase.PARKED)  # another command's cancel is on its way: its reports tell of this order too
+                self._desk.wait_joined(cancel, joined.due)
+            else:
+                queue.put(cancel)
 
     # -- snapshots
 
