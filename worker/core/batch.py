@@ -16,12 +16,6 @@ from worker.wire.venue import CancelElement
 BURST_S: Final = 0.1
 """How many seconds' worth of a rate may leave at once after a pause."""
 
-FRAME_OVERHEAD_BYTES: Final = 64
-"""``{"reqid":…,"type":"OrderCancelRequest","data":[]}`` with the largest reqid below 2^53."""
-
-ELEMENT_OVERHEAD_BYTES: Final = 110
-"""Names, quotes and commas of one element with every optional field."""
-
 
 MAKE_WAY_S: Final = 1.0
 """So long after a kill cancel the normal lane still makes way: where one was, another is likely."""
@@ -128,16 +122,14 @@ class LaneQueue:
         """Remove what ``head`` just showed."""
         self._waiting.popleft()
 
-    def take(self, most: int, most_bytes: int, now: Now) -> list[CancelState]:
-        """The cancels of the next frame: what ``head`` just showed, and those after it that fit in.
+    def take(self, most: int, now: Now) -> list[CancelState]:
+        """The cancels of the next frame: what ``head`` just showed, and those after it that may go with it.
 
         Each is SENT at once: an older entry of it in the queue is no second one to send.
         """
         batch: list[CancelState] = []
-        size = FRAME_OVERHEAD_BYTES
         while len(batch) < most and (cancel := self.head()) is not None:
-            size += element_bytes(cancel)
-            if batch and (cancel.alone or size > most_bytes or is_past_deadline(cancel, now)):
+            if batch and (cancel.alone or is_past_deadline(cancel, now)):
                 break
             self._waiting.popleft()
             cancel.move(Phase.SENT)
@@ -151,14 +143,7 @@ def is_past_deadline(cancel: CancelState, now: Now) -> bool:
     return deadline_us is not None and now.utc_us > deadline_us
 
 
-def element_bytes(cancel: CancelState) -> int:
-    """An upper bound of one element's size on the wire: a character of an id is one ASCII byte or an escape of two."""
-    item = cancel.item
-    ids = len(item.symbol) + len(cancel.cl_ord_id) + len(cancel.order_id or "") + len(item.orig_cl_ord_id or "")
-    return ELEMENT_OVERHEAD_BYTES + 2 * (ids + len(item.timestamp or "")) + 27
-
-
-def element(cancel: CancelState, target: str, transact_time: str) -> CancelElement:
+def element(cancel: CancelState, target: str, sent_at: str) -> CancelElement:
     """One element of the request. ``target`` is the setting ``venue.target`` (contract section 2)."""
     item = cancel.item
     order_id, orig = item.order_id, item.orig_cl_ord_id
@@ -167,4 +152,4 @@ def element(cancel: CancelState, target: str, transact_time: str) -> CancelEleme
             orig = None
         elif target == "orig_cl_ord_id":
             order_id = None
-    return CancelElement(item.symbol, cancel.cl_ord_id, transact_time, order_id, orig, item.timestamp)
+    return CancelElement(item.symbol, cancel.cl_ord_id, cancel.transact_time or sent_at, order_id, orig, item.timestamp)

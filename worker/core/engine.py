@@ -249,8 +249,7 @@ class Engine:
         return more
 
     def _flush_lane(self, lane: Lane, now: Now) -> None:
-        queue = self.desk.queues[lane]
-        most, most_bytes = self._config.venue.max_batch, self._config.venue.max_frame_bytes
+        queue, most = self.desk.queues[lane], self._config.venue.max_batch
         while (head := queue.head()) is not None:
             if is_past_deadline(head, now):
                 queue.skip()
@@ -262,9 +261,8 @@ class Engine:
             allowed = self._allowed(lane, 1 if head.alone else most, now)
             if not allowed:
                 return
-            batch = queue.take(allowed, most_bytes, now)
+            batch = queue.take(allowed, now)
             self._rates[lane].spend(len(batch))
-            self._frame_rate.spend(1)
             if lane == "cancel":
                 self._making_way.spend(now.mono)
             self._send(session, lane, batch, now)
@@ -285,31 +283,39 @@ class Engine:
         return max(0, allowed)
 
     def _send(self, session: SessionState, lane: Lane, batch: list[CancelState], now: Now) -> None:
-        """Register the cancels, then hand their frame to the session: no report can overtake its cancel."""
-        desk, stats, target = self.desk, self.stats, self._config.venue.target
-        sent_at = self.events.at(now)
+        """Register the cancels, then hand their frame to the session: no report can overtake its cancel.
+
+        Those that make a frame longer than ``venue.max_frame_bytes`` go in two.
+        """
+        settings, stats, sent_at = self._config.venue, self.stats, self.events.at(now)
         reqid = session.take_reqid()
+        data = venue.cancel_request(reqid, [element(cancel, settings.target, sent_at) for cancel in batch])
+        if len(data) > settings.max_frame_bytes and len(batch) > 1:
+            half = len(batch) // 2
+            self._send(session, lane, batch[:half], now)
+            self._send(session, lane, batch[half:], now)
+            return
+        self._frame_rate.spend(1)
         frame = SentFrame(session, reqid, lane, batch)
         session.frames[reqid] = frame
         session.inflight += len(batch)
-        elements = []
-        due = desk.were_sent(batch, now)
+        due = self.desk.were_sent(batch, now)
+        sent_mono, session_id, delays = now.mono, session.session_id, stats.send_delay[lane]
         for cancel in batch:
             if cancel.transact_time is None:
                 cancel.transact_time = sent_at
             cancel.attempt += 1
             cancel.sent = "yes"
             cancel.sent_at = sent_at
-            cancel.sent_mono = now.mono
-            cancel.session_id = session.session_id
+            cancel.sent_mono = sent_mono
+            cancel.session_id = session_id
             cancel.frame = frame
             cancel.due = due
-            stats.send_delay[lane].observe((now.utc_us - cancel.command.received_us) / 1e6)
-            elements.append(element(cancel, target, cancel.transact_time))
+            delays.observe((now.utc_us - cancel.command.received_us) / 1e6)
         stats.inflight[lane] += len(batch)
         stats.cancels_sent[lane] += len(batch)
         stats.frames_sent += 1
-        self.effects.append(SendText(session.number, venue.cancel_request(reqid, elements)))
+        self.effects.append(SendText(session.number, data))
 
     # -- time
 
