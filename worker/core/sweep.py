@@ -25,7 +25,7 @@ from worker.core.session import Ending, SessionState, Subscription
 from worker.wire import venue
 from worker.wire.command import CancelItem, MassCancelCommand, derive_sweep_cl_ord_id
 from worker.wire.event import CodeError, Sent
-from worker.wire.timestamp import parse_utc
+from worker.wire.timestamp import MAX_US, MIN_US, format_utc, normalise_utc
 from worker.wire.venue import Record
 
 PROGRESS_EVERY_S: Final = 0.18
@@ -272,22 +272,23 @@ class Sweep:
         self.next_replay = now.mono
         self.list_ended = -inf
         self.snapshots_from = now.mono
-        self.clock_offset_us = 0
+        self.set_clock(0)
         self.shown: Iterator[Record] | None = None
 
     def is_past_deadline(self, now: Now) -> bool:
         """After its deadline a mass cancel sends nothing more."""
         return now.utc_us > self.deadline_us
 
-    def covers(self, record: Record) -> bool | None:
-        """Whether the order is in scope and was submitted before the deadline; None where that cannot be told.
+    def set_clock(self, offset_us: int) -> None:
+        """Orders are stamped by the venue's clock, which is ``offset_us`` ahead of ours, by which the deadline is."""
+        self._deadline_there = format_utc(max(MIN_US, min(MAX_US, self.deadline_us + offset_us)))
 
-        ``SubmitTime`` is by the venue's clock, the deadline by ours.
-        """
+    def covers(self, record: Record) -> bool | None:
+        """Whether the order is in scope and was submitted before the deadline; None where that cannot be told."""
         covered = self.scope.covers(record)
         if covered is not False and record.submit_time is not None:
             try:
-                if parse_utc(record.submit_time) - self.clock_offset_us >= self.deadline_us:
+                if normalise_utc(record.submit_time) >= self._deadline_there:
                     return False
             except ValueError:
                 return None

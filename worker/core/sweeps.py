@@ -91,7 +91,7 @@ class Sweeps:
         scope = Scope(request.symbol, request.side, users)
         command.deadline_us = deadline_of(command, self._config.kill.max_age)
         sweep = Sweep(command, request, scope, command.deadline_us, now)
-        sweep.clock_offset_us = self._clock_offset_us
+        sweep.set_clock(self._clock_offset_us)
         command.sweep = sweep
         command.unfinished = 1
         self._running[command.command_id] = sweep
@@ -318,7 +318,7 @@ class Sweeps:
         """A fresh reading of the Order stream."""
         sweep.rounds += 1
         sweep.next_snapshot = now.mono + WAITING_ROUND_S
-        sweep.clock_offset_us = session.clock_offset_us
+        sweep.set_clock(session.clock_offset_us)
         snapshot = sweep.snapshot = Snapshot(sweep, session, sweep.is_past_deadline(now), self._book.ids())
         snapshot.sub = self._subscribe_orders(session, snapshot, now)
         self._stats.lookups["order"] += 1
