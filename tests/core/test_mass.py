@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.core.driver import Driver, Told, delivered, received
-from tests.core.payloads import START_US, Fields, order, report
+from tests.core.payloads import START_US, Fields, cancel_body, item, order, report
 from worker.core import sweep as sweep_module
 from worker.core import sweeps
 from worker.core.effects import SendText
@@ -136,6 +136,15 @@ def test_the_first_cancels_leave_while_the_others_are_made_and_no_list_is_asked_
         assert bool(asked) is not more, "the list of all orders would be in the way of the cancels"
     assert carried_out == [most, most, 1, 0, 0]
     assert len(driver.sent) == before
+
+
+def test_nothing_of_the_normal_lane_goes_between_the_parts_of_a_sweep() -> None:
+    driver = Driver(kill={"normal_batch": 0})
+    in_book(driver, 2 * sweeps.TAKEN_UP_AT_ONCE)
+    driver.answering = False
+    normal = delivered(Delivery("cancel", 1, 1), cancel_body(item(7)), Properties(message_id="one"))
+    driver.step(normal, mass_command("mass-1"))
+    assert driver.cancels_sent()[-1] == "y-7"
 
 
 def test_an_order_that_closes_before_its_turn_comes_is_not_sent_for() -> None:

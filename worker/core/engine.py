@@ -234,7 +234,7 @@ class Engine:
         the same turn: so the first cancels of many are on the wire while the others are made.
         """
         self._flush_due = None
-        more = len(self.sweeps) > 0 and self.sweeps.take_up(now)
+        taken_up = self.sweeps.take_up(now) if len(self.sweeps) else None
         if self.lookups.wanted():
             session = self.sessions.pick()
             if session is not None:
@@ -244,9 +244,11 @@ class Engine:
         for lane in LANES:
             if len(self.desk.queues[lane]):
                 self._flush_lane(lane, now)
-        if len(self.sweeps) and not more:  # after their cancels, so that no list that they ask for is in the way
+            if lane == taken_up:
+                return True  # the rest of the sweep is served before the lane behind it
+        if len(self.sweeps):  # after their cancels, so that no list that they ask for is in the way
             self.sweeps.advance(self.sessions.pick(), now)
-        return more
+        return False
 
     def _flush_lane(self, lane: Lane, now: Now) -> None:
         queue, most = self.desk.queues[lane], self._config.venue.max_batch

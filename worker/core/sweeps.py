@@ -36,7 +36,7 @@ from worker.core.sweep import (
 )
 from worker.wire import event as wire
 from worker.wire import venue
-from worker.wire.command import MassCancelCommand
+from worker.wire.command import Lane, MassCancelCommand
 from worker.wire.event import CodeError
 from worker.wire.venue import Record
 
@@ -247,8 +247,8 @@ class Sweeps:
 
     # -- sending
 
-    def take_up(self, now: Now) -> bool:
-        """Take up the next orders that were shown open; False: there are none.
+    def take_up(self, now: Now) -> Lane | None:
+        """Take up the next orders that were shown open. Returns the lane of their cancels; None: there are none.
 
         One mass cancel after the other: what an earlier one has sent a later one joins.
         """
@@ -259,8 +259,8 @@ class Sweeps:
                 if not records:
                     sweep.shown = None
                     self._stats.sweeps += sweep.waiting > 0
-                return True
-        return False
+                return sweep.command.lane
+        return None
 
     def _cancel(self, sweep: Sweep, records: list[Record], now: Now) -> None:
         """Cancel open orders, unless a cancel of one is under way already."""
