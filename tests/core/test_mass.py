@@ -1122,6 +1122,27 @@ def test_a_replay_that_the_venue_does_not_end_holds_up_no_sweep_but_the_final() 
     assert mass_final(driver)["outcome"] == "mass_canceled", "in vain three times, though the venue answered the lists"
 
 
+def test_replays_that_break_off_are_not_in_vain_as_long_as_each_brings_an_order() -> None:
+    driver = Driver()
+    driver.answering = False
+    restarted(driver)
+    replays = 0
+    for _ in range(200):
+        for sent in [s for s in driver._unanswered if s.frame["type"] == "subscribe"]:
+            driver._unanswered.remove(sent)
+            if sent.frame["streams"][0]["name"] == "Order":
+                driver._answer(sent)
+                continue
+            replays += 1
+            there = [of_sweep("Canceled", n) for n in (replays, replays + 1)] if replays < 6 else []
+            more = {"next": "more"} if replays < 6 else {}
+            driver.frame(1, sent.frame["reqid"], initial=True, data=there, **more)
+        driver.advance(0.1)
+    assert replays == 6
+    final = mass_final(driver)
+    assert (final["outcome"], final["mass"]["matched"], final["mass"]["canceled"]) == ("mass_canceled", 6, 6)
+
+
 def test_a_replay_on_a_lost_session_is_asked_anew_on_another() -> None:
     driver = Driver(sessions=2)
     driver.answering = False

@@ -49,7 +49,8 @@ REPLAY_FIRST_S: Final = 2.0
 """After a redelivery the replay of reports comes before the first snapshot, but holds it up no longer than this."""
 
 VAIN_REPLAYS: Final = 3
-"""After so many replays that the venue did not end, though it ended a list meanwhile, it counts as having none."""
+"""After so many replays that brought no order and that the venue did not end, though it ended a list meanwhile, it
+counts as having none."""
 
 _OPEN_STATUSES: Final = [
     "PendingNew",
@@ -216,9 +217,10 @@ class Snapshot:
 class Recovery:
     """The replay of reports after a redelivery: which orders an earlier process has sent cancels for.
 
-    Without it an order that closed while no worker ran would be missing in the ledger, and have no final. ``newest``:
-    the highest sweep seen, by OrderID, of the orders that it admitted. ``recognised``: the sweep, or None, by OrderID
-    and ClOrdID, since an id that a worker has derived can be told by many hashes only.
+    Without it an order that closed while no worker ran would be missing in the ledger, and have no final. ``matched``:
+    how many orders were when it began. ``newest``: the highest sweep seen, by OrderID, of the orders that it admitted.
+    ``recognised``: the sweep, or None, by OrderID and ClOrdID, since an id that a worker has derived can be told by many
+    hashes only.
     """
 
     def __init__(self, sweep: Sweep, session: SessionState) -> None:
@@ -226,6 +228,7 @@ class Recovery:
         self.session = session
         self.spoiled = False
         self.sub: Subscription | None = None
+        self.matched = len(sweep.orders)
         self.newest: dict[str, int] = {}
         self.recognised: dict[tuple[str, str], int | None] = {}
 

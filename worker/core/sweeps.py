@@ -221,7 +221,8 @@ class Sweeps:
         if sweep.recovery is not recovery:
             return
         self._doubt_recovered(sweep, now)
-        if sub.ended == "failed" or sweep.list_ended >= sub.begun:
+        answers = sub.ended == "failed" or sweep.list_ended >= sub.begun
+        if answers and len(sweep.orders) == recovery.matched:
             sweep.vain_replays += 1  # the venue answers, but not this: it may have nothing to say
         complete = sub.ended == "venue" and not recovery.spoiled
         if complete or sweep.vain_replays >= VAIN_REPLAYS or sweep.is_past_deadline(now):
