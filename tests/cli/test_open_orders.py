@@ -11,7 +11,7 @@ import pytest
 from tests.venue.support import HELLO, KEY, SECRET, Peer, RawVenue, settings, text
 from worker.cli.open_orders import Open, open_orders
 from worker.config import Config, Secret
-from worker.core.sweep import Scope
+from worker.core.snapshot import Scope
 
 EVERYTHING = Scope(None, None, None)
 ONE = {"OrderID": "o-1", "Symbol": "BTC-USD", "Side": "Buy", "OrdStatus": "New"}

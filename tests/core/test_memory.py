@@ -13,7 +13,8 @@ from tests.core.payloads import START_US, item, order, report
 from worker.core.facts import ConsumerUp
 from worker.core.reconcile import Inquiry, Query
 from worker.core.session import SessionState, Subscription
-from worker.core.sweep import Recovery, Snapshot, Sweep, SweptOrder
+from worker.core.snapshot import Snapshot
+from worker.core.sweep import Recovery, Sweep, SweptOrder
 from worker.wire.command import derive_sweep_cl_ord_id
 
 KEPT = 10

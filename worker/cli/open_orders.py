@@ -13,7 +13,7 @@ from worker.core.clock import Now
 from worker.core.effects import Effect, SendText
 from worker.core.reconcile import start_date
 from worker.core.session import SessionState, Subscription
-from worker.core.sweep import Count, Scope, statuses_filter
+from worker.core.snapshot import Count, Scope, statuses_filter
 from worker.errors import CancelWorkerError
 from worker.venue.pool import Pool
 from worker.wire import venue

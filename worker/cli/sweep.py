@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from worker.cli.ledger import counts_of
 from worker.cli.request import JSON
-from worker.core.sweep import Scope
+from worker.core.snapshot import Scope
 from worker.errors import UsageError
 from worker.wire.command import MASS_CANCEL, InvalidCommand, MassCancelCommand, read_command
 from worker.wire.event import final_id, routing_key, unresolved_id

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from worker.core.book import Listing
     from worker.core.cancel import CancelState
     from worker.core.reconcile import Query
-    from worker.core.sweep import Recovery, Snapshot
+    from worker.core.snapshot import Snapshot
+    from worker.core.sweep import Recovery
     from worker.wire.command import Lane
     from worker.wire.venue import Record
 

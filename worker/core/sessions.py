@@ -17,8 +17,9 @@ from worker.core.facts import SessionLost, SessionOpened
 from worker.core.lookups import Lookups
 from worker.core.reconcile import Query, start_date
 from worker.core.session import SentFrame, SessionState, Subscription
+from worker.core.snapshot import Snapshot
 from worker.core.stats import Stats
-from worker.core.sweep import Recovery, Snapshot
+from worker.core.sweep import Recovery
 from worker.core.sweeps import Sweeps
 from worker.wire import venue
 from worker.wire.event import CodeError

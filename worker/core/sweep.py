@@ -21,7 +21,8 @@ from msgspec import Struct
 from worker.core.cancel import SWEEPS_RECOGNISED, Answer, CancelState, Phase, is_derived
 from worker.core.clock import Now
 from worker.core.command import CommandState
-from worker.core.session import Ending, SessionState, Subscription
+from worker.core.session import SessionState, Subscription
+from worker.core.snapshot import Scope, Snapshot, count_orders
 from worker.wire import venue
 from worker.wire.command import CancelItem, MassCancelCommand, derive_sweep_cl_ord_id
 from worker.wire.event import CodeError, Sent
@@ -52,51 +53,6 @@ VAIN_REPLAYS: Final = 3
 """After so many replays that brought no order and that the venue did not end, though it ended a list meanwhile, it
 counts as having none."""
 
-_OPEN_STATUSES: Final = [
-    "PendingNew",
-    "New",
-    "PartiallyFilled",
-    "PendingCancel",
-    "PendingReplace",
-    "Replaced",
-    "Stopped",
-    "Suspended",
-    "DoneForDay",
-    "Calculated",
-]
-
-
-def statuses_filter(form: str) -> list[str] | str | None:
-    """The ``Statuses`` filter by ``venue.statuses_form``; None where it is not known to work (protocol 3.2)."""
-    if form == "array":
-        return _OPEN_STATUSES
-    return ",".join(_OPEN_STATUSES) if form == "comma" else None
-
-
-class Scope(Struct, frozen=True):
-    """What a mass cancel covers. ``customer_users`` None: every user's orders that the API key sees."""
-
-    symbol: str | None
-    side: str | None
-    customer_users: tuple[str, ...] | None
-
-    def covers(self, record: Record) -> bool | None:
-        """Whether an order is in scope; None where its record lacks a field that would decide it."""
-        covered: bool | None = True
-        if self.symbol is not None and record.symbol != self.symbol:
-            if record.symbol is not None:
-                return False
-            covered = None
-        if self.side is not None and record.side != self.side:
-            if record.side is not None:
-                return False
-            covered = None
-        if self.customer_users is not None and record.customer_user not in self.customer_users:
-            if record.customer_user is not None:
-                return False
-            covered = None
-        return covered
-
 
 class SweptOrder(Struct, eq=False, gc=False):
     """One order that matched: its running number, its present cancel, and that one's or an earlier one's answer.
@@ -123,104 +79,13 @@ class SweptOrder(Struct, eq=False, gc=False):
         return self.cancel is not None and (self.cancel.attempt > 0 or self.cancel.sent == "yes")
 
 
-class Count:
-    """The orders of a list, against the ``total_count`` of the venue; its pages may overlap (protocol 3.4)."""
-
-    def __init__(self) -> None:
-        self._listed: set[str] = set()
-        self._total: int | None = None
-
-    def listed(self, order_id: str) -> None:
-        """The list holds this order."""
-        self._listed.add(order_id)
-
-    def expect(self, total: object) -> None:
-        """One frame of the list came, with this ``total_count``."""
-        if isinstance(total, int) and (self._total is None or total < self._total):
-            self._total = total
-
-    @property
-    def lacks(self) -> str | None:
-        """What the venue counted and did not hand over; None: nothing."""
-        if self._total is None or len(self._listed) >= self._total:
-            return None
-        return f"the venue counts {_orders(self._total)} and listed {len(self._listed)}"
-
-
-class Snapshot:
-    """One reading of the Order stream, and the live frames that follow it on the same subscription.
-
-    ``spoiled`` says why it can prove nothing; ``open`` holds the orders in scope that it shows open, ``closed`` the
-    last record of each matched order that it shows closed, ``all_open`` every order that it shows open. ``held``: what
-    the worker's own book held when it was asked for.
-    """
-
-    def __init__(self, sweep: Sweep, session: SessionState, after_deadline: bool, held: frozenset[str]) -> None:
-        self.sweep = sweep
-        self.session = session
-        self.after_deadline = after_deadline
-        self.held = held
-        self.ended: Ending | None = None
-        self.spoiled: str | None = None
-        self.open: dict[str, Record] = {}
-        self.closed: dict[str, Record] = {}
-        self.all_open: set[str] = set()
-        self.sub: Subscription | None = None
-        self.count = Count()
-        self._gone: set[str] = set()
-
-    def keep(self, record: Record) -> None:
-        """One Order record of the snapshot."""
-        if record.order_id is not None:
-            self.count.listed(record.order_id)
-        self._take(record)
-
-    def _take(self, record: Record) -> None:
-        order_id = record.order_id
-        if order_id is None:
-            self.spoil("a record without OrderID")
-            return
-        if venue.status_is_closed(record) or venue.is_filled(record):
-            self.open.pop(order_id, None)
-            if order_id in self.sweep.orders:
-                self.closed[order_id] = record
-            return
-        self.all_open.add(order_id)
-        covered = self.sweep.covers(record)
-        if covered is None:
-            self.spoil(f"order {order_id} lacks a field that the scope asks for")
-        elif covered and order_id not in self.closed and order_id not in self._gone:
-            self.open[order_id] = record
-
-    def follow(self, record: Record) -> None:
-        """One live record: a page that comes after it may still show what was before it (protocol 3.3)."""
-        if record.order_id is not None and self.ended is None and venue.status_is_closed(record):
-            self._gone.add(record.order_id)
-        self._take(record)
-
-    def end(self, ended: Ending | None) -> None:
-        """It came to its end; what the venue counted and did not hand over may be open."""
-        self.ended = ended
-        if self.count.lacks is not None:
-            self.spoil(self.count.lacks)
-
-    def spoil(self, why: str) -> None:
-        """Something of it could not be read: it proves nothing."""
-        self.spoiled = self.spoiled or why
-
-    @property
-    def proves(self) -> bool:
-        """Whether what it shows is the whole truth (contract section 5): ended by the venue, every record read."""
-        return self.ended == "venue" and self.spoiled is None
-
-
 class Recovery:
     """The replay of reports after a redelivery: which orders an earlier process has sent cancels for.
 
     Without it an order that closed while no worker ran would be missing in the ledger, and have no final. ``matched``:
     how many orders were when it began. ``newest``: the highest sweep seen, by OrderID, of the orders that it admitted.
-    ``recognised``: the sweep, or None, by OrderID and ClOrdID, since an id that a worker has derived can be told by many
-    hashes only.
+    ``recognised``: the sweep, or None, by OrderID and ClOrdID, since an id that a worker has derived can be told by
+    many hashes only.
     """
 
     def __init__(self, sweep: Sweep, session: SessionState) -> None:
@@ -436,7 +301,7 @@ class Sweep:
         if not snapshot.proves:
             return f"the snapshot was not ended by the venue ({snapshot.ended})"
         odd = sum(o in self.orders and self.orders[o].closed for o in snapshot.open)
-        return f"the list still shows {_orders(odd)} reported as closed" if odd else None
+        return f"the list still shows {count_orders(odd)} reported as closed" if odd else None
 
 
 def _ledger_kind(swept: SweptOrder) -> str:
@@ -470,12 +335,8 @@ def incomplete_error(sweep: Sweep, now: Now, verdict: str) -> CodeError:
     """``error`` of ``mass_incomplete``: why flat could not be verified (contract section 5)."""
     left = sum(not o.closed for o in sweep.orders.values())
     if verdict == "open" and sweep.is_past_deadline(now):
-        return CodeError("deadline", None, f"the deadline passed with {_orders(left)} not seen closed")
+        return CodeError("deadline", None, f"the deadline passed with {count_orders(left)} not seen closed")
     if verdict == "open":
-        return CodeError("survivors", None, f"{_orders(left)} still open after {sweep.rounds} sweeps")
+        return CodeError("survivors", None, f"{count_orders(left)} still open after {sweep.rounds} sweeps")
     why = sweep.not_proven or "no complete snapshot showed every order closed"
-    return CodeError("not_proven", None, f"{_orders(left)} not seen closed: {why}")
-
-
-def _orders(count: int) -> str:
-    return "1 order" if count == 1 else f"{count} orders"
+    return CodeError("not_proven", None, f"{count_orders(left)} not seen closed: {why}")

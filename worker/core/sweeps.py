@@ -16,6 +16,7 @@ from worker.core.events import Events
 from worker.core.facts import AuditSearched
 from worker.core.reconcile import start_date
 from worker.core.session import SessionState, Subscription
+from worker.core.snapshot import Scope, Snapshot, statuses_filter
 from worker.core.stats import Stats
 from worker.core.sweep import (
     FRUITLESS_ROUNDS,
@@ -26,13 +27,10 @@ from worker.core.sweep import (
     VAIN_REPLAYS,
     WAITING_ROUND_S,
     Recovery,
-    Scope,
-    Snapshot,
     Sweep,
     SweptOrder,
     deadline_of,
     incomplete_error,
-    statuses_filter,
 )
 from worker.wire import event as wire
 from worker.wire import venue
