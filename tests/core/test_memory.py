@@ -14,7 +14,7 @@ from worker.core.facts import ConsumerUp
 from worker.core.reconcile import Inquiry, Query
 from worker.core.session import SessionState, Subscription
 from worker.core.snapshot import Snapshot
-from worker.core.sweep import Recovery, Sweep, SweptOrder
+from worker.core.sweep import Recovery, Sweep
 from worker.wire.command import derive_sweep_cl_ord_id
 
 KEPT = 10
@@ -125,7 +125,7 @@ def _handed_back(driver: Driver, n: int) -> None:
 @pytest.mark.parametrize("one", [_mass_canceled, _mass_incomplete, _restarted, _handed_back])
 def test_a_mass_cancel_that_has_ended_leaves_nothing_behind(one: Callable[[Driver, int], None]) -> None:
     driver = Driver(results={"memory": KEPT})
-    kinds = (Sweep, SweptOrder, Snapshot, Recovery)
+    kinds = (Sweep, Snapshot, Recovery)
     before = [_alive(kind) for kind in kinds]
     for n in range(3):
         one(driver, n)
@@ -137,6 +137,27 @@ def test_a_mass_cancel_that_has_ended_leaves_nothing_behind(one: Callable[[Drive
     for kept in (driver.sent, driver.published, driver.settled, driver.notes):
         kept.clear()
     assert [_alive(kind) for kind in kinds] == before
+
+
+def test_the_orders_of_a_mass_cancel_are_freed_with_it() -> None:
+    driver = Driver(results={"memory": KEPT})
+
+    def bytes_after(first: int, last: int) -> int:
+        for n in range(first, last):
+            _mass_canceled(driver, n)
+            driver.confirm()
+            for kept in (driver.sent, driver.published, driver.settled, driver.notes, driver.replies):
+                kept.clear()
+        return tracemalloc.get_traced_memory()[0]
+
+    bytes_after(0, 20)
+    tracemalloc.start()
+    try:
+        before = bytes_after(20, 40)
+        after = bytes_after(40, 100)
+    finally:
+        tracemalloc.stop()
+    assert after - before < 60 * 10 * 300, "an order that is left over is three times that, with its cancel"
 
 
 @pytest.mark.parametrize("lost", [False, True])
