@@ -28,14 +28,6 @@ NO_NEWS: Final = frozenset({"PendingCancel", "PendingReplace", "CancelRejected",
 """Reports about a request: that its order works was known before, and if not, a snapshot finds it."""
 
 
-def standing(orders: dict[str, Record]) -> Iterator[Record]:
-    """Those that are in ``orders`` now and still when their turn comes."""
-    for order_id in list(orders):
-        record = orders.get(order_id)
-        if record is not None:
-            yield record
-
-
 class OpenOrders:
     """Orders last seen working, by OrderID, each with the record that showed it."""
 
@@ -83,8 +75,8 @@ class OpenOrders:
                     del self._orders[oldest]
 
     def orders(self) -> Iterator[Record]:
-        """Those of now, oldest first, but none that has closed when its turn comes."""
-        return standing(self._orders)
+        """Those of the moment at which the first one is taken, oldest first."""
+        yield from list(self._orders.values())
 
     def ids(self) -> frozenset[str]:
         """The OrderIDs of all of them, for ``check``."""

@@ -311,7 +311,7 @@ class Desk:
         """Their frame is handed to a socket: their first reports are due in ``venue.report_timeout``. Returns when."""
         due = now.mono + self._settings.report_timeout
         waits = self._unreported
-        while waits and all(cancel.phase is Phase.FINAL for cancel in waits[0][1]):
+        while waits and waits[0][1][0].phase is Phase.FINAL and all(c.phase is Phase.FINAL for c in waits[0][1]):
             waits.popleft()  # most end long before their time-out, and would be kept alive by it
         waits.append((due, cancels))
         return due

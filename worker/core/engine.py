@@ -10,6 +10,7 @@ against its deadline at ``now`` (faults I4).
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any, Final, Literal
 
 from worker.config import Config
@@ -302,7 +303,7 @@ class Engine:
         session.frames[reqid] = frame
         session.inflight += len(batch)
         due = self.desk.were_sent(batch, now)
-        sent_mono, session_id, delays = now.mono, session.session_id, stats.send_delay[lane]
+        sent_mono, session_id = now.mono, session.session_id
         for cancel in batch:
             if cancel.transact_time is None:
                 cancel.transact_time = sent_at
@@ -313,7 +314,8 @@ class Engine:
             cancel.session_id = session_id
             cancel.frame = frame
             cancel.due = due
-            delays.observe((now.utc_us - cancel.command.received_us) / 1e6)
+        for received_us, same in groupby([cancel.command.received_us for cancel in batch]):
+            stats.send_delay[lane].observe((now.utc_us - received_us) / 1e6, len(list(same)))
         stats.inflight[lane] += len(batch)
         stats.cancels_sent[lane] += len(batch)
         stats.frames_sent += 1

@@ -103,12 +103,12 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)  # not cumulative; the last is everything above the highest bound
         self.sum = 0.0
 
-    def observe(self, seconds: float) -> None:
-        """Count one observation. A bound is in its bucket (Prometheus ``le``); a negative delay counts as 0."""
+    def observe(self, seconds: float, times: int = 1) -> None:
+        """Count an observation. A bound is in its bucket (Prometheus ``le``); a negative delay counts as 0."""
         if seconds < 0.0:
             seconds = 0.0
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.sum += seconds
+        self.counts[bisect_left(self.bounds, seconds)] += times
+        self.sum += seconds * times
 
     @property
     def count(self) -> int:

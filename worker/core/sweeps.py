@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Final
 
 from worker.config import Config
-from worker.core.book import Listing, OpenOrders, standing
+from worker.core.book import Listing, OpenOrders
 from worker.core.cancel import Answer, Phase, live_after
 from worker.core.clock import Now
 from worker.core.command import CommandState
@@ -337,7 +337,7 @@ class Sweeps:
             self._close_recovery(sweep)
         self._learn_closed(sweep, snapshot, now)
         if not sweep.is_past_deadline(now):
-            sweep.shown = standing(snapshot.open)
+            sweep.shown = snapshot.still_open()
         else:
             for order_id, record in snapshot.open.items():
                 sweep.order(order_id, record)
