@@ -197,7 +197,7 @@ class Process:
             found.append(f"memory: {len(remembered)} ended cancels are remembered")
         asked = {id(q) for inquiry in engine.lookups._running.values() for q in inquiry.open_queries}
         asked |= {id(q) for sweep in engine.sweeps._running.values() for q in (sweep.snapshot, sweep.recovery)}
-        asked = (asked | {id(engine.sweeps._listing)}) - {id(None)}
+        asked = (asked | {id(engine.reader.listing)}) - {id(None)}
         for session in engine.sessions.all():
             for sub in session.subscriptions.values():
                 if sub is not session.main and id(sub.query) not in asked:

@@ -11,12 +11,16 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from worker.config import Config
 from worker.core.cancel import live_after
+from worker.core.clock import Now
+from worker.core.effects import Effect, Note
+from worker.core.snapshot import subscribe_orders
 from worker.wire import venue
 from worker.wire.venue import Record
 
 if TYPE_CHECKING:
-    from worker.core.session import SessionState
+    from worker.core.session import SessionState, Subscription
 
 MOST_ORDERS: Final = 200_000
 """The oldest entries give way beyond this; a snapshot finds them again."""
@@ -28,14 +32,25 @@ NO_NEWS: Final = frozenset({"PendingCancel", "PendingReplace", "CancelRejected",
 """Reports about a request: that its order works was known before, and if not, a snapshot finds it."""
 
 
+LISTS_LOST: Final = 2
+"""So many sessions in a row may be lost while they read the list for the book: it may be what costs them."""
+
+LIST_AGAIN_S: Final = 60.0
+"""Wait before it is tried again then. The book is a convenience; the sessions are not."""
+
+
 class OpenOrders:
-    """Orders last seen working, by OrderID, each with the record that showed it."""
+    """Orders last seen working, by OrderID, each with the record that showed it.
+
+    ``clock_offset_us``: of the venue, whose times the records have, by the last ``hello``; its clock minus ours.
+    """
 
     def __init__(self, most: int = MOST_ORDERS) -> None:
         self._orders: dict[str, Record] = {}
         self._closed: set[str] = set()
         self._closed_first: deque[str] = deque()
         self._most = most
+        self.clock_offset_us = 0
 
     def __len__(self) -> int:
         return len(self._orders)
@@ -105,3 +120,57 @@ class Listing:
     def spoil(self, why: str) -> None:
         """Something of it could not be read: what it lacks is not proven closed."""
         self.spoiled = True
+
+
+class BookReader:
+    """Reads the list of open orders into the book when a session begins, unless one that is still there has done so.
+
+    From then on the reports keep it, so that a mass cancel can send before any list has come (contract section 5).
+    """
+
+    def __init__(self, config: Config, book: OpenOrders, effects: list[Effect]) -> None:
+        self._config = config
+        self._book = book
+        self._effects = effects
+        self._on: SessionState | None = None
+        self._again_from: float | None = None
+        self._lost = 0
+        self.listing: Listing | None = None
+
+    def session_ready(self, session: SessionState, now: Now) -> None:
+        """Read the list on ``session``, if it is to be read now."""
+        self._book.clock_offset_us = session.clock_offset_us
+        if self._on is None and self._config.kill.read_orders and self._again_from is None:
+            self._on, self.listing = session, Listing(session, self._book.ids())
+            subscribe_orders(session, self.listing, self._config.venue, now)
+
+    def session_lost(self, session: SessionState, now: Now) -> None:
+        """Whatever was read on ``session``, the next one reads anew, unless the list may be what costs the sessions."""
+        if self._on is session:
+            self._lost += self.listing is not None
+            if self._lost >= LISTS_LOST:
+                self._again_from = now.mono + LIST_AGAIN_S
+            self._on = self.listing = None
+
+    def ended(self, sub: Subscription, listing: Listing) -> None:
+        """The list came to its end: the stream is of no more use, since the reports tell of every change."""
+        listing.session.end(sub)
+        if listing is not self.listing:
+            return
+        self.listing = None
+        self._lost = 0
+        if sub.ended == "venue" and not listing.spoiled and self._config.venue.statuses_form == "none":
+            self._book.check(listing.held, listing.open)
+        fields: dict[str, object] = {"open": len(listing.open), "book": len(self._book), "ended": sub.ended}
+        self._effects.append(Note("open_orders_read", "info", fields))
+
+    def tick(self, session: SessionState | None, now: Now) -> None:
+        """Read the list that was left alone for a while, on ``session`` if one is ready, else on the next that is."""
+        if self._again_from is not None and now.mono >= self._again_from:
+            self._again_from = None
+            if session is not None:
+                self.session_ready(session, now)
+
+    def next_due(self) -> float | None:
+        """Monotonic seconds of the next thing ``tick`` would do."""
+        return self._again_from

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from worker.config import Config
 from worker.core.batch import MakingWay, RateBudget, element, is_past_deadline
-from worker.core.book import OpenOrders
+from worker.core.book import BookReader, OpenOrders
 from worker.core.cancel import CancelState
 from worker.core.clock import Now
 from worker.core.desk import Desk
@@ -67,9 +67,10 @@ class Engine:
         self.desk = Desk(config, self.events, self.stats, worker)
         self.lookups = Lookups(config.venue, self.desk, self.stats)
         self.book = OpenOrders()
+        self.reader = BookReader(config, self.book, self.effects)
         self.sweeps = Sweeps(config, self.desk, self.events, self.book, self.effects, self.stats)
         self.sessions = Sessions(
-            config.venue, self.desk, self.lookups, self.sweeps, self.book, self.effects, self.stats
+            config.venue, self.desk, self.lookups, self.sweeps, self.book, self.reader, self.effects, self.stats
         )
         self.intake = Intake(config, self.desk, self.events, self.sweeps, self.outbox, self.effects, self.stats)
         self.consumers: dict[Lane, Intent] = {"kill": "down", "cancel": "down"}
@@ -329,7 +330,7 @@ class Engine:
         self._steer()  # a snapshot may have ended by its timer
         self.desk.tick(now)
         self.lookups.tick(now)
-        self.sweeps.tick(self.sessions.pick(), now)
+        self.reader.tick(self.sessions.pick(), now)
         self.outbox.tick(now)
         self._announce(now)
         if now.mono >= self._release_due:
@@ -340,7 +341,7 @@ class Engine:
 
     def next_due(self) -> float | None:
         """Monotonic seconds by which ``tick`` and ``flush`` want to be called; None: only a fact can bring news."""
-        parts = (self.sessions, self.desk, self.outbox, self.sweeps)
+        parts = (self.sessions, self.desk, self.outbox, self.sweeps, self.reader)
         dues = [*(part.next_due() for part in parts), self._flush_due]
         if self.sessions.ready:
             dues.append(self.lookups.next_due())

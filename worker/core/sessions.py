@@ -8,7 +8,7 @@ from typing import Final
 from msgspec import Raw
 
 from worker.config import Venue
-from worker.core.book import Listing, OpenOrders
+from worker.core.book import BookReader, Listing, OpenOrders
 from worker.core.cancel import CancelState, Phase
 from worker.core.clock import Now
 from worker.core.desk import Desk, exec_id_of
@@ -49,11 +49,13 @@ class Sessions:
         lookups: Lookups,
         sweeps: Sweeps,
         book: OpenOrders,
+        reader: BookReader,
         effects: list[Effect],
         stats: Stats,
     ) -> None:
         self._sweeps = sweeps
         self._book = book
+        self._reader = reader
         self._settings = settings
         self._desk = desk
         self._lookups = lookups
@@ -101,6 +103,7 @@ class Sessions:
         session.subscriptions.clear()  # who asked and what was asked would keep each other alive
         self._lookups.session_lost(session)
         self._sweeps.session_lost(session, now)
+        self._reader.session_lost(session, now)
         frames = list(session.frames.values())
         self._lost_with = self._not_ended_of_lost() + _unanswered(frames)
         if session.carries_reports:
@@ -109,7 +112,7 @@ class Sessions:
             self._doubt_frame(frame, now, on_lost_session=frame.session is session)
         self._refresh(now)
         if (other := self.pick()) is not None:
-            self._sweeps.session_ready(other, now)
+            self._reader.session_ready(other, now)
         self._effects.append(
             Note(
                 "session_lost",
@@ -430,7 +433,7 @@ class Sessions:
         elif isinstance(sub.query, Recovery):
             self._sweeps.replayed(sub, sub.query, now)
         elif isinstance(sub.query, Listing):
-            self._sweeps.listed(sub, sub.query, now)
+            self._reader.ended(sub, sub.query)
         elif sub.query is not None:
             self._lookups.ended(sub, sub.query, now)
         elif not session.ready and session.missed_at is None:  # else it is no whole replay, and begun anew in a moment
@@ -444,7 +447,7 @@ class Sessions:
         session.ready = True
         session.ready_since = now.mono
         self._refresh(now)
-        self._sweeps.session_ready(session, now)
+        self._reader.session_ready(session, now)
         self._effects.append(SessionIsReady(session.number))
         self._effects.append(
             Note(

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from worker.core.reconcile import start_date
 from worker.core.session import Ending, SessionState, Subscription
 from worker.wire import venue
 from worker.wire.venue import Record
 
 if TYPE_CHECKING:
+    from worker.config import Venue
+    from worker.core.book import Listing
+    from worker.core.clock import Now
     from worker.core.sweep import Sweep
 
 _OPEN_STATUSES: Final = [
@@ -33,6 +37,13 @@ def statuses_filter(form: str) -> list[str] | str | None:
     if form == "array":
         return _OPEN_STATUSES
     return ",".join(_OPEN_STATUSES) if form == "comma" else None
+
+
+def subscribe_orders(session: SessionState, query: Listing | Snapshot, settings: Venue, now: Now) -> Subscription:
+    """The Order stream from the order horizon on, never filtered by what it has to show."""
+    since_us = session.unstepped(now).utc_us - int(settings.order_horizon * 1e6)
+    since = start_date(since_us, session.clock_offset_us)
+    return session.subscribe(venue.ORDER, since, now, query=query, statuses=statuses_filter(settings.statuses_form))
 
 
 class Scope(Struct, frozen=True):

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Final
 
 from worker.config import Config
-from worker.core.book import Listing, OpenOrders
+from worker.core.book import OpenOrders
 from worker.core.cancel import Answer, Phase, live_after
 from worker.core.clock import Now
 from worker.core.command import CommandState
@@ -16,7 +16,7 @@ from worker.core.events import Events
 from worker.core.facts import AuditSearched
 from worker.core.reconcile import start_date
 from worker.core.session import SessionState, Subscription
-from worker.core.snapshot import Scope, Snapshot, statuses_filter
+from worker.core.snapshot import Scope, Snapshot, subscribe_orders
 from worker.core.stats import Stats
 from worker.core.sweep import (
     FRUITLESS_ROUNDS,
@@ -50,12 +50,6 @@ SEARCHES: Final = 3
 LAST_LOOKS: Final = 6
 """After the deadline a list is begun anew when its session is lost, so many times in all."""
 
-LISTS_LOST: Final = 2
-"""So many sessions in a row may be lost while they read the list for the book: it may be what costs them."""
-
-LIST_AGAIN_S: Final = 60.0
-"""Wait before it is tried again then. The book is a convenience; the sessions are not."""
-
 
 class Sweeps:
     """The mass cancels under way, oldest first."""
@@ -72,11 +66,6 @@ class Sweeps:
         self._running: dict[str, Sweep] = {}
         self._search_again: dict[str, float] = {}
         self._advanced = 0.0
-        self._clock_offset_us = 0
-        self._listing: Listing | None = None
-        self._listed_on: SessionState | None = None
-        self._lists_lost = 0
-        self._list_from: float | None = None
 
     def __len__(self) -> int:
         return len(self._running)
@@ -89,7 +78,7 @@ class Sweeps:
         scope = Scope(request.symbol, request.side, users)
         command.deadline_us = deadline_of(command, self._config.kill.max_age)
         sweep = Sweep(command, request, scope, command.deadline_us, now)
-        sweep.set_clock(self._clock_offset_us)
+        sweep.set_clock(self._book.clock_offset_us)
         command.sweep = sweep
         command.unfinished = 1
         self._running[command.command_id] = sweep
@@ -152,45 +141,6 @@ class Sweeps:
         self._running.pop(sweep.command.command_id, None)
         self._search_again.pop(sweep.command.command_id, None)
         self._stats.mass_running = len(self._running)
-
-    # -- the book
-
-    def session_ready(self, session: SessionState, now: Now) -> None:
-        """Read the list of open orders into the book, unless a session that is still there has done so.
-
-        From then on the reports keep it, so that a mass cancel can send before any list has come (contract section 5).
-        """
-        self._clock_offset_us = session.clock_offset_us
-        if self._listed_on is not None or not self._config.kill.read_orders or self._list_from is not None:
-            return
-        self._listed_on, self._listing = session, Listing(session, self._book.ids())
-        self._subscribe_orders(session, self._listing, now)
-
-    def tick(self, session: SessionState | None, now: Now) -> None:
-        """Read the list that was left alone for a while, on ``session`` if one is ready, else on the next that is."""
-        if self._list_from is not None and now.mono >= self._list_from:
-            self._list_from = None
-            if session is not None:
-                self.session_ready(session, now)
-
-    def listed(self, sub: Subscription, listing: Listing, now: Now) -> None:
-        """The list came to its end: the stream is of no more use, since the reports tell of every change."""
-        listing.session.end(sub)
-        if listing is not self._listing:
-            return
-        self._listing = None
-        self._lists_lost = 0
-        if sub.ended == "venue" and not listing.spoiled and self._config.venue.statuses_form == "none":
-            self._book.check(listing.held, listing.open)
-        fields: dict[str, object] = {"open": len(listing.open), "book": len(self._book), "ended": sub.ended}
-        self._effects.append(Note("open_orders_read", "info", fields))
-
-    def _subscribe_orders(self, session: SessionState, query: Listing | Snapshot, now: Now) -> Subscription:
-        """The Order stream from the order horizon on, never filtered by what it has to show."""
-        since_us = session.unstepped(now).utc_us - int(self._config.venue.order_horizon * 1e6)
-        since = start_date(since_us, session.clock_offset_us)
-        statuses = statuses_filter(self._config.venue.statuses_form)
-        return session.subscribe(venue.ORDER, since, now, query=query, statuses=statuses)
 
     # -- what an earlier process did
 
@@ -319,7 +269,7 @@ class Sweeps:
         sweep.next_snapshot = now.mono + WAITING_ROUND_S
         sweep.set_clock(session.clock_offset_us)
         snapshot = sweep.snapshot = Snapshot(sweep, session, sweep.is_past_deadline(now), self._book.ids())
-        snapshot.sub = self._subscribe_orders(session, snapshot, now)
+        snapshot.sub = subscribe_orders(session, snapshot, self._config.venue, now)
         self._stats.lookups["order"] += 1
 
     def snapshot_ended(self, sub: Subscription, snapshot: Snapshot, now: Now) -> None:
@@ -407,11 +357,6 @@ class Sweeps:
 
     def session_lost(self, session: SessionState, now: Now) -> None:
         """A snapshot or replay on a lost session proves nothing: it is begun anew."""
-        if self._listed_on is session:
-            self._lists_lost += self._listing is not None
-            if self._lists_lost >= LISTS_LOST:
-                self._list_from = now.mono + LIST_AGAIN_S
-            self._listed_on = self._listing = None
         for sweep in list(self._running.values()):
             if sweep.recovery is not None and sweep.recovery.session is session:
                 self._doubt_recovered(sweep, now)
@@ -466,6 +411,4 @@ class Sweeps:
             if sweep.stage == "sweeping":
                 dues += (sweep.next_progress, sweep.next_snapshot, sweep.snapshots_from, sweep.next_replay)
         dues = [due for due in dues if due > self._advanced]
-        if self._list_from is not None:
-            dues.append(self._list_from)
         return min(dues, default=None)
