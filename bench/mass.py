@@ -134,10 +134,12 @@ async def _write_alone(orders: int) -> int:
         running = asyncio.create_task(pool.run())
         try:
             session = await host.session
+            order_ids = [f"16a55364-4248-4575-aa0b-{seq:012}" for seq in range(1, orders + 1)]
+            command_id = str(uuid.uuid4())
             began_ns = time.monotonic_ns()
-            for number, start in enumerate(range(1, orders + 1, BATCH), 1):
-                of_frame = range(start, min(start + BATCH, orders + 1))
-                pool.send(session, cancel_request(number, [_element(seq) for seq in of_frame]))
+            for number, start in enumerate(range(0, orders, BATCH), 1):
+                of_frame = order_ids[start : start + BATCH]
+                pool.send(session, cancel_request(number, [_element(command_id, order_id) for order_id in of_frame]))
             pool.flush()
             if not await until(lambda: venue.seen().cancels >= orders, 30.0):
                 raise RuntimeError("the venue did not get all frames")
@@ -148,6 +150,6 @@ async def _write_alone(orders: int) -> int:
             await pool.close()
 
 
-def _element(seq: int) -> CancelElement:
-    order_id = f"16a55364-4248-4575-aa0b-{seq:012}"
-    return CancelElement("BTC-USD", derive_sweep_cl_ord_id("mass", order_id, 0), AT, order_id)
+def _element(command_id: str, order_id: str) -> CancelElement:
+    """What is given is the OrderID; the ClOrdID is made, as in a sweep."""
+    return CancelElement("BTC-USD", derive_sweep_cl_ord_id(command_id, order_id, 0), AT, order_id)

@@ -127,13 +127,16 @@ class LaneQueue:
 
         Each is SENT at once: an older entry of it in the queue is no second one to send.
         """
+        waiting, lane, queued, sent = self._waiting, self.lane, Phase.QUEUED, Phase.SENT
         batch: list[CancelState] = []
-        while len(batch) < most and (cancel := self.head()) is not None:
-            if batch and (cancel.alone or is_past_deadline(cancel, now)):
-                break
-            self._waiting.popleft()
-            cancel.move(Phase.SENT)
-            batch.append(cancel)
+        while waiting and len(batch) < most:
+            cancel = waiting[0]
+            if cancel.phase is queued and cancel.command.lane == lane:
+                if batch and (cancel.alone or is_past_deadline(cancel, now)):
+                    break
+                cancel.move(sent)
+                batch.append(cancel)
+            waiting.popleft()
         return batch
 
 

@@ -18,15 +18,17 @@ _Index = dict[str | None, CancelState | list[CancelState]]
 """By an id; None is never a key, but may be asked for."""
 
 
-def _add(index: _Index, key: str, cancel: CancelState) -> None:
+def _add(index: _Index, key: str, cancel: CancelState) -> bool:
+    """Whether it is not the only one there."""
     there = index.setdefault(key, cancel)
     if there is cancel:
-        return
+        return False
     if isinstance(there, list):
         if cancel not in there:
             there.append(cancel)
     else:
         index[key] = [there, cancel]
+    return True
 
 
 def _remove(index: _Index, key: str, cancel: CancelState) -> None:
@@ -63,18 +65,17 @@ class Inflight:
     def __len__(self) -> int:
         return len(self._by_request)
 
-    def enter(self, cancel: CancelState) -> None:
-        """Make ``cancel`` findable by everything known of it now."""
+    def enter(self, cancel: CancelState) -> bool:
+        """Make ``cancel`` findable by everything known of it now. Returns whether another one has its OrderID."""
         _add(self._by_request, cancel.cl_ord_id, cancel)
         for earlier in cancel.earlier_ids:
             _add(self._by_request, earlier, cancel)
-        if cancel.order_id is not None:
-            _add(self._by_order, cancel.order_id, cancel)
         for client_id in cancel.client_ids:
             _add(self._by_client, client_id, cancel)
         if cancel.command.redelivered:
             for fresh in cancel.fresh_ids():
                 _add(self._by_request, fresh, cancel)
+        return cancel.order_id is not None and _add(self._by_order, cancel.order_id, cancel)
 
     def learn_request(self, cancel: CancelState) -> None:
         """``cancel`` took a fresh ClOrdID."""

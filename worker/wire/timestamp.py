@@ -56,9 +56,7 @@ def format_utc(utc_us: int) -> str:
 
 def parse_utc(text: str) -> int:
     """UTC microseconds of an ISO-8601 time with a zone. Raises ValueError, without the text, for anything else."""
-    if _is_canonical(text):
-        return (datetime.fromisoformat(text) - _EPOCH) // _US
-    return _parse(text)
+    return (datetime.fromisoformat(text) - _EPOCH) // _US if _is_canonical(text) else _parse(text)
 
 
 def normalise_utc(text: str) -> str:
