@@ -1,7 +1,7 @@
 """Mass cancel: rounds of cancels until the venue itself has shown that nothing in scope is open (contract section 5).
 
 A sweep sends at once for what the worker's own book of open orders shows, then for whatever each fresh snapshot adds.
-Flat is never concluded from silence: one subscription, begun after the last cancel came to its end, read to a frame
+Flat is never concluded from silence: one subscription, begun after the last cancel was sent, read to a frame
 without ``next``, must hold no open order in scope, and neither must the live frames after it; and every order that was
 matched must have been seen closed. All else is ``mass_incomplete`` and names who is left.
 
