@@ -1102,6 +1102,26 @@ def test_a_report_between_the_replay_and_the_list_is_not_missed() -> None:
     assert mass_final(driver)["mass"]["matched"] == 1
 
 
+def test_a_report_right_behind_the_list_is_not_missed() -> None:
+    """One read brings the end of the list and the answer to an earlier process's cancel of an order that it shows."""
+    driver = Driver()
+    driver.answering = False
+    restarted(driver)
+    driver.frame(1, driver.subscribes()[-1].frame["reqid"], initial=True, data=[])
+    driver.advance(0.1)
+    asked = driver.subscribes()[-1].frame
+    assert asked["streams"][0]["name"] == "Order"
+    shown = {"reqid": asked["reqid"], "type": "Order", "initial": True, "seqNum": 1}
+    closed = {"reqid": driver.main(1), "type": "ExecutionReport", "data": [of_sweep("Canceled", 1)]}
+    gone = {**shown, "initial": False, "seqNum": 2, "data": [order("Canceled", OrderID="order-1")]}
+    shown["data"] = [order("New", OrderID="order-1")]
+    driver.step(*(received(1, json.dumps(frame).encode()) for frame in (shown, closed, gone)))
+    driver.answering = True
+    driver.advance(3)
+    assert order_finals(driver) == {"order-1": "canceled"}
+    assert mass_final(driver)["mass"]["matched"] == 1
+
+
 def test_a_replay_that_the_venue_does_not_end_holds_up_no_sweep_but_the_final() -> None:
     driver = Driver()
     driver.answering = False

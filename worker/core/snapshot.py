@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -139,10 +138,6 @@ class Snapshot:
             self.spoil(f"order {order_id} lacks a field that the scope asks for")
         elif covered and order_id not in self.closed and order_id not in self._gone:
             self.open[order_id] = record
-
-    def still_open(self) -> Iterator[Record]:
-        """Those in scope that it shows open at the moment at which the first one is taken."""
-        yield from list(self.open.values())
 
     def follow(self, record: Record) -> None:
         """One live record: a page that comes after it may still show what was before it (protocol 3.3)."""

@@ -108,7 +108,7 @@ Stage = Literal["searching", "sweeping", "done"]
 class Sweep:
     """One mass cancel from its admission to its final. Decisions only: ``Sweeps`` carries them out.
 
-    ``shown``: the orders that the book or the last list showed open, as long as they are taken up.
+    ``shown``: the orders in scope that the worker's own book shows open, until all of them are taken up.
     """
 
     def __init__(

@@ -197,7 +197,7 @@ class Sweeps:
     # -- sending
 
     def take_up(self, now: Now) -> Lane | None:
-        """Take up the next orders that were shown open. Returns the lane of their cancels; None: there are none.
+        """Take up the next orders of the book. Returns the lane of their cancels; None: there are none.
 
         One mass cancel after the other: what an earlier one has sent a later one joins.
         """
@@ -286,7 +286,9 @@ class Sweeps:
             self._close_recovery(sweep)
         self._learn_closed(sweep, snapshot, now)
         if not sweep.is_past_deadline(now):
-            sweep.shown = snapshot.still_open()
+            # At once: the next report may be the answer to what an earlier process sent.
+            self._cancel(sweep, list(snapshot.open.values()), now)
+            self._stats.sweeps += sweep.waiting > 0
         else:
             for order_id, record in snapshot.open.items():
                 sweep.order(order_id, record)
