@@ -134,7 +134,7 @@ def test_the_first_cancels_leave_while_the_others_are_made_and_no_list_is_asked_
         carried_out.append(sum(len(frame["data"]) for frame in frames if frame["type"] == "OrderCancelRequest"))
         asked = [frame for frame in frames if frame["type"] == "subscribe"]
         assert bool(asked) is not more, "the list of all orders would be in the way of the cancels"
-    assert carried_out == [most, most, 1, 0, 0]
+    assert carried_out == [0, most, most, 1, 0]
     assert len(driver.sent) == before
 
 
@@ -155,6 +155,16 @@ def test_an_order_that_closes_before_its_turn_comes_is_not_sent_for() -> None:
     frame = {"reqid": driver.main(1), "type": "ExecutionReport", "data": [closed]}
     driver.step(mass_command("mass-1"), received(1, json.dumps(frame).encode()))
     assert [each["OrderID"] for frame in driver.cancel_frames() for each in frame["data"]] == ["order-0", "order-2"]
+
+
+def test_a_mass_cancel_joins_a_single_one_that_comes_with_it() -> None:
+    driver = Driver(sessions=2)
+    in_book(driver, 3)
+    driver.answering = False
+    single = delivered(Delivery("kill", 1, 1), cancel_body(item(1)), Properties(message_id="one"))
+    driver.step(mass_command("mass-1"), single)
+    sent = [each["OrderID"] for frame in driver.cancel_frames() for each in frame["data"]]
+    assert sent == ["order-1", "order-0", "order-2"]
 
 
 def test_two_mass_cancels_that_come_at_once_send_one_cancel_an_order() -> None:

@@ -236,19 +236,19 @@ class Engine:
         the same turn: so the first cancels of many are on the wire while the others are made.
         """
         self._flush_due = None
-        taken_up = self.sweeps.take_up(now) if len(self.sweeps) else None
         if self.lookups.wanted():
             session = self.sessions.pick()
             if session is not None:
                 self.lookups.start(session, now)
         if len(self.desk.queues["kill"]):
             self._making_way.kill_cancels_wait(now.mono)
+        sweeping = len(self.sweeps) > 0
         for lane in LANES:
             if len(self.desk.queues[lane]):
                 self._flush_lane(lane, now)
-            if lane == taken_up:
-                return True  # the rest of the sweep is served before the lane behind it
-        if len(self.sweeps):  # after their cancels, so that no list that they ask for is in the way
+            if sweeping and self.sweeps.take_up(lane, now):
+                return True  # what it takes up is served before the lane behind
+        if sweeping:  # after their cancels, so that no list that they ask for is in the way
             self.sweeps.advance(self.sessions.pick(), now)
         return False
 

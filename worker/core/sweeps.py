@@ -196,20 +196,20 @@ class Sweeps:
 
     # -- sending
 
-    def take_up(self, now: Now) -> Lane | None:
-        """Take up the next orders of the book. Returns the lane of their cancels; None: there are none.
+    def take_up(self, lane: Lane, now: Now) -> bool:
+        """Take up the next orders of the book for the mass cancels of ``lane``, which has sent what it could.
 
-        One mass cancel after the other: what an earlier one has sent a later one joins.
+        One mass cancel after the other: what another command has sent is joined. False: there are none.
         """
         for sweep in self._running.values():
-            if sweep.shown is not None:
+            if sweep.shown is not None and sweep.command.lane == lane:
                 records = [] if sweep.is_past_deadline(now) else list(islice(sweep.shown, TAKEN_UP_AT_ONCE))
                 self._cancel(sweep, records, now)
                 if not records:
                     sweep.shown = None
                     self._stats.sweeps += sweep.waiting > 0
-                return sweep.command.lane
-        return None
+                return True
+        return False
 
     def _cancel(self, sweep: Sweep, records: list[Record], now: Now) -> None:
         """Cancel open orders, unless a cancel of one is under way already."""
