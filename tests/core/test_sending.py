@@ -381,3 +381,17 @@ def test_a_cancel_stands_in_one_frame_once_though_it_queued_twice() -> None:
     driver.report("Canceled", ClOrdID=driver.cancels_sent()[4])
     driver.confirm()
     assert list(driver.left_over()) == []
+
+
+def test_the_delay_of_each_cancel_of_a_frame_is_counted_from_the_receipt_of_its_own_command() -> None:
+    driver = Driver(kill={"max_inflight": 1})
+    driver.deliver(item(0), lane="kill", id="first")
+    driver.deliver(item(1), item(2), lane="kill", id="early")
+    driver.let_pass(driver.mono + 2.0)
+    driver.deliver(item(3), lane="kill", id="late")
+    delays = driver.engine.stats.send_delay["kill"]
+    assert (delays.count, delays.sum) == (1, 0.0)
+    driver.engine._bounds["kill"] = 4
+    driver.report("Canceled", ClOrdID="y-0", OrderID="order-0")
+    assert [ids(frame) for frame in driver.cancel_frames()] == [["y-0"], ["y-1", "y-2", "y-3"]]
+    assert (delays.count, delays.sum) == (4, 4.0)
