@@ -1132,6 +1132,85 @@ def test_a_report_right_behind_the_list_is_not_missed() -> None:
     assert mass_final(driver)["mass"]["matched"] == 1
 
 
+def test_a_reject_that_comes_before_the_replay_has_ended_does_not_hide_the_report() -> None:
+    """The final rests on the report, and has the order as that report has it: so did that of the process before."""
+    canceled = of_sweep("Canceled", 1, 1)
+    rejected = of_sweep("CancelRejected", 1, 2, OrdStatus="Canceled", CxlRejReason=0, Timestamp=format_utc(START_US))
+    driver = Driver()
+    driver.answering = False
+    restarted(driver)
+    replay = driver.subscribes()[-1].frame["reqid"]
+    driver.frame(1, replay, initial=True, data=[canceled], next="2")
+    driver.frame(1, replay, data=[rejected])
+    assert order_finals(driver) == {}
+    driver.frame(1, replay, initial=True, data=[])
+    (final,) = [e for e in driver.finals("mass") if e["index"]]
+    assert (final["outcome"], final["report"]) == ("canceled", canceled)
+    assert final["order"]["as_of"] == canceled["Timestamp"]
+
+
+@pytest.mark.parametrize("step", [1, -1], ids=["in turn", "backwards"])
+@pytest.mark.parametrize("live", [False, True], ids=["replayed", "the reject live"])
+def test_what_closed_an_order_after_the_mass_cancel_was_asked_for_is_its_final(step: int, live: bool) -> None:
+    """The process before saw the fill; the page that tells of it may come before the order is known to be swept."""
+    fill = report("Trade", OrderID="order-1", ClOrdID="x-1", OrdStatus="Filled", LeavesQty="0",
+                  Timestamp=format_utc(START_US - 1_500_000))  # fmt: skip
+    rejected = of_sweep("CancelRejected", 1, OrdStatus="Filled", CxlRejReason=0)
+    driver = Driver()
+    driver.answering = False
+    restarted(driver)
+    replay = driver.subscribes()[-1].frame["reqid"]
+    pages = [fill, rejected][::step]
+    driver.frame(1, replay, initial=True, data=pages[:1], next="2")
+    if live:
+        driver.frame(1, data=[rejected])
+    driver.frame(1, replay, initial=True, data=pages[1:])
+    driver.answering = True
+    driver.advance(2)
+    (final,) = [e for e in driver.finals("mass") if e["index"]]
+    assert (final["outcome"], final["report"], final["order"]["as_of"]) == ("already_closed", fill, fill["Timestamp"])
+
+
+@pytest.mark.parametrize("told", [True, False, None], ids=["it tells", "it does not know", "it does not answer"])
+def test_a_reject_that_says_closed_makes_a_mass_cancel_ask_what_closed_the_order(told: bool | None) -> None:
+    """The list was older than the fill, which this process saw before it knew of the order."""
+    fill = report("Trade", OrderID="order-1", ClOrdID="x-1", OrdStatus="Filled", LeavesQty="0",
+                  Timestamp=format_utc(START_US - 500_000))  # fmt: skip
+    driver = Driver()
+    driver.frame(1, data=[fill])
+    opened(driver, 1)
+    sweep(driver, timestamp_s=START_US // SECOND - 2)
+    (sent,) = driver.cancels_sent()
+    driver.orders = []
+    rejected = report("CancelRejected", OrderID="order-1", ClOrdID=sent, OrdStatus="Filled", CxlRejReason=0)
+    driver.history = [fill, rejected] if told else []
+    driver.answering = told is not None
+    driver.frame(1, data=[rejected])
+    driver.advance(3)
+    if told is None:
+        assert driver.finals() == []
+        driver.advance(5)
+    (final,) = [e for e in driver.finals("mass") if e["index"]]
+    assert (final["outcome"], final["report"]) == ("already_closed", fill if told else rejected)
+    driver.answering = True
+    driver.advance(5)
+    assert mass_final(driver)["outcome"] == "mass_canceled"
+
+
+def test_a_lost_report_is_read_before_a_list_is_believed() -> None:
+    driver = Driver()
+    opened(driver, 1)
+    sweep(driver)
+    (sent,) = driver.cancels_sent()
+    canceled = report("Canceled", OrderID="order-1", ClOrdID=sent)
+    driver.history = [canceled]
+    driver.orders = [order("Canceled", OrderID="order-1", ClOrdID=sent)]
+    driver.advance(10)
+    (final,) = [e for e in driver.finals("mass") if e["index"]]
+    assert (final["outcome"], final["report"]) == ("canceled", canceled)
+    assert mass_final(driver)["outcome"] == "mass_canceled"
+
+
 def test_a_replay_that_the_venue_does_not_end_holds_up_no_sweep_but_the_final() -> None:
     driver = Driver()
     driver.answering = False

@@ -113,15 +113,21 @@ def test_an_order_closed_before_the_command_and_no_answer_since_rests_on_what_cl
     assert driver.cancels_sent() == []
 
 
-def test_what_a_replay_told_before_it_broke_off_is_final_as_well() -> None:
+def test_what_a_replay_told_before_it_broke_off_counts_when_the_next_one_tells_it() -> None:
+    """On the page that is missing there may be the answer to the cancel, which somebody else has told."""
     driver = Driver()
     driver.lose(1)
     session = driver.connect(replay=None)
     driver.deliver(item(TransactTime=at(-0.01)))
-    driver.frame(session, data=[anothers("Trade", -0.2, **FILL)], initial=True, next="cursor")
+    driver.history = [anothers("Trade", -0.2, **FILL)]
+    driver.frame(session, data=driver.history, initial=True, next="cursor")
     driver.lose(session)
-    assert driver.outcome() == "already_closed"
+    assert driver.outcome() is None
     assert driver.engine.desk._closed_before == []
+    driver.connect(replay=driver.history)
+    assert driver.engine.stats.conflicting_reports == 0
+    assert (driver.outcome(), driver.final()["report"]) == ("already_closed", driver.history[0])
+    assert driver.cancels_sent() == []
 
 
 def test_a_refusal_that_left_no_trace_is_found_out_again_by_sending_again() -> None:
@@ -137,3 +143,246 @@ def test_a_refusal_that_left_no_trace_is_found_out_again_by_sending_again() -> N
         told.append({key: driver.final()[key] for key in EQUAL})
     assert told[0] == told[1]
     assert told[0]["outcome"] == "refused"
+
+
+# -- what one worker saw live, and another did not
+
+
+def duplicate(driver: Driver, transact_time: str | None = at(-0.01)) -> None:
+    """A publisher's duplicate: nothing marks it as one."""
+    driver.deliver(item(TransactTime=transact_time))
+
+
+def told(driver: Driver) -> dict[str, Any]:
+    return {key: driver.final()[key] for key in EQUAL}
+
+
+@pytest.mark.parametrize("transact_time", [at(-0.01), None], ids=["asked at", "nobody knows when"])
+def test_who_hears_of_the_reject_alone_asks_what_closed_the_order(transact_time: str | None) -> None:
+    """It got the command between the fill and the reject; the other one had seen the fill."""
+    fill, reject = anothers("Trade", 0.2, **FILL), ours("CancelRejected", 0.3, **TOO_LATE)
+    first = Driver()
+    duplicate(first, transact_time)
+    first.frame(1, data=[fill])
+    second = Driver()
+    second.history = [fill, reject]
+    second.advance(0.25)
+    duplicate(second, transact_time)
+    second.frame(1, data=[reject])
+    second.advance(0.1)
+    assert told(second) == told(first)
+    assert second.final()["report"] == fill
+    assert second.events("doubtful") == []
+    assert [q["name"] for q in second.questions()] == ["ExecutionReport"], "one replay, of this order"
+
+
+def test_who_was_refused_before_the_fill_reached_it_tells_the_fill() -> None:
+    """The venue may shuffle what it tells live (protocol 3.3)."""
+    fill, reject = anothers("Trade", 0.2, **FILL), ours("CancelRejected", 0.3, **TOO_LATE)
+    driver = Driver()
+    driver.answering = False
+    duplicate(driver)
+    driver.frame(1, data=[reject])
+    driver.frame(1, data=[fill])
+    assert driver.finals() == []
+    driver.history = [fill, reject]
+    driver.answering = True
+    driver.advance(1)
+    assert (driver.final()["report"], driver.final()["order"]["as_of"]) == (fill, fill["Timestamp"])
+
+
+def test_a_reject_is_final_at_once_where_the_order_was_seen_closed_before_the_cancel_was_asked_for() -> None:
+    driver = Driver()
+    driver.frame(1, data=[anothers("Trade", -5, **FILL)])
+    duplicate(driver)
+    reject = ours("CancelRejected", 0.3, **TOO_LATE)
+    driver.frame(1, data=[reject])
+    assert (driver.outcome(), driver.final()["report"]) == ("already_closed", reject)
+    assert driver.questions() == []
+
+
+@pytest.mark.parametrize("how", ["holds nothing else", "breaks off", "is refused"])
+def test_a_reject_counts_where_the_history_tells_of_no_earlier_end(how: str) -> None:
+    driver = Driver()
+    duplicate(driver)
+    reject = ours("CancelRejected", 0.3, **TOO_LATE)
+    driver.history = [reject]
+    driver.answering = how == "holds nothing else"
+    driver.frame(1, data=[reject])
+    for _ in range(400):
+        if how == "is refused" and driver._unanswered:
+            driver.error(driver._unanswered.pop().frame["reqid"])
+        driver.advance(0.1)
+    assert (driver.outcome(), driver.final()["report"]) == ("already_closed", reject)
+    assert driver.cancels_sent() == ["y-1"], "what is closed is not sent again"
+
+
+def test_a_duplicate_id_does_not_make_the_order_newer_than_the_report() -> None:
+    """Reason 6 came after the fill, which only the look-up tells."""
+    fill, six = anothers("Trade", 0.2, **FILL), ours("CancelRejected", 0.5, CxlRejReason=6, OrdStatus="Filled")
+    driver = Driver()
+    driver.history = [fill, ours("CancelRejected", 0.3, **TOO_LATE)]
+    duplicate(driver)
+    driver.frame(1, data=[six])
+    assert (driver.final()["report"], driver.final()["order"]["as_of"]) == (fill, fill["Timestamp"])
+
+
+def test_after_a_duplicate_id_the_first_end_counts_and_not_what_comes_live() -> None:
+    """An earlier send of it was refused, and the order was canceled by another hand later."""
+    refused = ours("CancelRejected", 0.1, CxlRejReason=2)
+    six, other = ours("CancelRejected", 0.5, CxlRejReason=6), report("Canceled", ClOrdID="z-9", Timestamp=at(0.6))
+    driver = Driver()
+    driver.answering = False
+    duplicate(driver)
+    driver.frame(1, data=[six])
+    driver.frame(1, data=[other])
+    assert driver.finals() == []
+    driver.history = [refused, six, other]
+    driver.answering = True
+    driver.advance(1)
+    assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", refused)
+
+
+def test_a_live_frame_between_the_pages_of_a_look_up_ends_nothing_that_an_earlier_page_may_have_ended() -> None:
+    refused, other = ours("CancelRejected", 0.1, CxlRejReason=2), report("Canceled", ClOrdID="z-9", Timestamp=at(5))
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item(TransactTime=at(-0.01)), redelivered=True)
+    asked = driver.subscribes()[-1].frame["reqid"]
+    driver.frame(1, asked, initial=True, data=[], next="2")
+    driver.frame(1, asked, data=[other])
+    assert driver.finals() == []
+    driver.frame(1, asked, initial=True, data=[refused])
+    assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", refused)
+
+
+def test_a_report_of_the_pages_before_a_cancel_came_is_not_missed() -> None:
+    """A session's replay was under way when the command came: it tells the cancel of the later pages only."""
+    fill, reject = anothers("Trade", 0.2, **FILL), ours("CancelRejected", 0.3, **TOO_LATE)
+    driver = Driver()
+    second = driver.connect(1, replay=None)
+    driver.frame(second, initial=True, data=[fill], next="2")
+    duplicate(driver)
+    driver.history = [fill, reject]
+    driver.frame(second, initial=True, data=[reject])
+    assert driver.final()["report"] == fill
+
+
+def test_at_one_instant_what_closed_the_order_comes_before_the_reject() -> None:
+    closed, reject = report("Canceled", ClOrdID="z-9", Timestamp=at(1)), ours("CancelRejected", 1, **TOO_LATE)
+    for history in ([closed, reject], [reject, closed]):
+        driver = Driver()
+        driver.history = history
+        driver.deliver(item(TransactTime=at(-0.01)), redelivered=True)
+        assert driver.final()["report"] == closed
+
+
+def test_an_unknown_order_rests_on_the_first_reject_though_that_names_no_order() -> None:
+    """A replay of one order does not hold it, so after the first look-up everything is replayed."""
+    reject = ours("CancelRejected", 0.1, OrdStatus="Rejected", OrderID="NONE", CxlRejReason=1)
+    later = {**reject, "Timestamp": at(0.5), "ExecID": "later"}
+    for again in (False, True):
+        driver = Driver(venue={"unknown_wait": 2.0})
+        driver.history = [later, reject]
+        driver.deliver(item(TransactTime=at(-0.01)), redelivered=again)
+        if not again:
+            driver.frame(1, data=[reject])
+            driver.frame(1, data=[later])
+        driver.advance(10)
+        assert (driver.outcome(), driver.final()["report"]) == ("unknown_order", reject)
+
+
+def test_a_list_is_believed_only_after_the_reports_were_read_to_their_end() -> None:
+    """A replay that broke off may hold the report: it is asked for again before the final has none."""
+    canceled = ours("Canceled", 0.2)
+    driver = Driver()
+    driver.orders = [order("Canceled", ClOrdID="y-1", Timestamp=at(0.4))]
+    driver.answering = False
+    driver.deliver(item(TransactTime=at(-0.01)), redelivered=True)
+    refused = 0
+    while refused < 2:
+        for sent in list(driver._unanswered):
+            driver._unanswered.remove(sent)
+            if sent.frame["type"] == "subscribe" and sent.frame["streams"][0]["name"] == "ExecutionReport":
+                driver.error(sent.frame["reqid"])
+                refused += 1
+            else:
+                driver._answer(sent)
+        driver.advance(0.1)
+    assert driver.finals() == []
+    driver.history = [canceled]
+    driver.answering = True
+    driver.advance(5)
+    assert (driver.final()["report"], driver.final()["order"]["as_of"]) == (canceled, canceled["Timestamp"])
+
+
+def test_a_venue_that_ends_no_replay_is_believed_by_its_list_in_the_end() -> None:
+    driver = Driver()
+    driver.orders = [order("Canceled", ClOrdID="y-1", Timestamp=at(0.4))]
+    driver.answering = False
+    driver.deliver(item(TransactTime=at(-0.01)), redelivered=True)
+    for _ in range(300):
+        for sent in list(driver._unanswered):
+            if sent.frame["type"] != "subscribe" or sent.frame["streams"][0]["name"] == "Order":
+                driver._unanswered.remove(sent)
+                driver._answer(sent)
+        driver.advance(0.1)
+    assert (driver.outcome(), driver.final()["report"]) == ("canceled", None)
+    assert driver.cancels_sent() == []
+
+
+def ask_in_vain(driver: Driver, seconds: float, page: list[Fields]) -> None:
+    """Every replay breaks off after one page; every list is read to its end."""
+    for _ in range(round(seconds * 10)):
+        for sent in list(driver._unanswered):
+            driver._unanswered.remove(sent)
+            if sent.frame["type"] == "subscribe" and sent.frame["streams"][0]["name"] == "ExecutionReport":
+                driver.frame(1, sent.frame["reqid"], initial=True, data=page, next="2")
+            else:
+                driver._answer(sent)
+        driver.advance(0.1)
+
+
+def test_the_page_of_a_look_up_that_broke_off_does_not_end_what_another_page_may_have_ended() -> None:
+    refused, other = ours("CancelRejected", 0.1, CxlRejReason=2), report("Canceled", ClOrdID="z-9", Timestamp=at(5))
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item(TransactTime=at(-0.01)), redelivered=True)
+    ask_in_vain(driver, 3, [other])
+    assert driver.finals() == []
+    driver.history = [refused, other]
+    driver.answering = True
+    driver.advance(5)
+    assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", refused)
+
+
+def test_nor_does_the_replay_of_a_new_session_that_broke_off() -> None:
+    refused, other = ours("CancelRejected", 0.1, CxlRejReason=2), report("Canceled", ClOrdID="z-9", Timestamp=at(5))
+    driver = Driver(sessions=2)
+    duplicate(driver)
+    driver.answering = False
+    driver.lose(1)
+    driver.history = [refused, other]
+    session = driver.connect(replay=None)
+    driver.frame(session, initial=True, data=[other], next="2")
+    driver.lose(session)
+    assert driver.finals() == []
+    driver.answering = True
+    driver.advance(5)
+    assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", refused)
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["the fill", "the fill and the reject"])
+def test_where_every_replay_breaks_off_what_it_told_counts_in_the_end(answered: bool) -> None:
+    """What closed the order before the cancel was asked for gives way to the answer to it, as in a whole replay."""
+    fill, reject = anothers("Trade", -0.2, **FILL), ours("CancelRejected", 0.3, **TOO_LATE)
+    driver = Driver()
+    driver.orders = [order("Filled", Timestamp=at(0.4))]
+    driver.answering = False
+    driver.deliver(item(TransactTime=at(-0.01)), redelivered=True)
+    if answered:
+        driver.frame(1, data=[fill])
+        driver.frame(1, data=[reject])
+    ask_in_vain(driver, 30, [fill])
+    assert (driver.outcome(), driver.final()["report"]) == ("already_closed", reject if answered else fill)
+    assert driver.final()["order"]["as_of"] == driver.final()["report"]["Timestamp"]

@@ -84,6 +84,7 @@ class CancelState(Struct, eq=False, gc=False):
     ``pending_of`` is the request whose PendingCancel made it PENDING, its own or another's.
     ``closed_before`` is a replayed report that closed the order before the cancel was asked for; ``overheard`` is the
     first one that would have ended a cancel of a redelivered command while the venue was being asked about it.
+    ``history_read``: a whole replay was judged since it came from somebody else.
     ``due`` is monotonic seconds; ``doubt_began`` is seconds on the clock that only runs while a session is ready.
     """
 
@@ -115,6 +116,7 @@ class CancelState(Struct, eq=False, gc=False):
     refused: CodeError | None = None
     error: EventError | None = None
     duplicate: bool = False
+    history_read: bool = False
     fresh: bool = False
     alone: bool = False
     lookups: int = 0
@@ -154,8 +156,8 @@ class CancelState(Struct, eq=False, gc=False):
 
     @property
     def is_inherited(self) -> bool:
-        """Whether somebody else may have sent it and told its end, and the venue has not been asked yet."""
-        return self.attempt == 0 and self.lookups == 0 and self.command.redelivered
+        """Whether somebody else may have told its end, and the venue's history has not been read since."""
+        return not self.history_read and (self.duplicate or (self.attempt == 0 and self.command.redelivered))
 
     def take_fresh_id(self) -> None:
         """Use a new ClOrdID for the next send: the old one was refused for certain, or the setting asks for it."""
@@ -260,6 +262,11 @@ def is_request(cancel: CancelState, record: Record) -> bool:
 def ends(cancel: CancelState, record: Record) -> bool:
     """Whether ``record`` would end the cancel."""
     return judge(cancel, record, is_request(cancel, record)) in ("canceled", "already_closed", "cancel_rejected")
+
+
+def ends_otherwise(cancel: CancelState, record: Record) -> bool:
+    """Whether it would end the cancel and another report may have ended it before: ``canceled`` is told by one only."""
+    return judge(cancel, record, is_request(cancel, record)) in ("already_closed", "cancel_rejected")
 
 
 def judge(cancel: CancelState, record: Record, ours: bool) -> Verdict:

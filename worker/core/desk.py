@@ -13,12 +13,14 @@ from msgspec import Raw
 from worker.config import Config
 from worker.core.backoff import retry_wait
 from worker.core.batch import LaneQueue
+from worker.core.book import OpenOrders
 from worker.core.cancel import (
     Answer,
     CancelState,
     Overheard,
     Phase,
     ends,
+    ends_otherwise,
     is_request,
     judge,
     live_after,
@@ -42,8 +44,8 @@ EXEC_IDS_KEPT: Final = 256
 LEAST_KEPT: Final = 1_000
 """Waits kept before those of ended cancels are dropped; then twice what was left: the cost per wait is flat."""
 
-LOOKUPS_PER_REJECT: Final = 2
-"""How often the venue's history is asked whose hand closed an order, before its reject is the last word."""
+VAIN_REPLAYS: Final = 3
+"""After so many look-ups whose replay the venue did not end, what is known besides of an order's end is believed."""
 
 CONFLICTS_TOLD: Final = 8
 """So many reports under ExecIDs seen before are told and looked up per cancel; those after them are only counted."""
@@ -83,8 +85,9 @@ class Desk:
     command once every final of it is confirmed.
     """
 
-    def __init__(self, config: Config, events: Events, stats: Stats, worker: str) -> None:
+    def __init__(self, config: Config, events: Events, book: OpenOrders, stats: Stats, worker: str) -> None:
         self._settings = config.venue
+        self._book = book
         self._worker = worker
         self._events = events
         self._stats = stats
@@ -116,20 +119,19 @@ class Desk:
     ) -> None:
         """Judge one ExecutionReport for each cancel that it concerns, if it is new to it (protocol section 6).
 
-        ``asked``: the cancels that the stream was subscribed for. What somebody else may have published a final of is
-        ended by such a stream first, which holds every report in order: of another that was under way when the command
-        came it would see the last reports only, and rest on another one than before (contract section 3, Ids). What
-        such another one tells is kept, for a look-up that finds no earlier end.
+        ``asked``: the cancels that a replay was asked for and tells every report of, in order. Of another stream, which
+        was under way when the command came or broke off, a cancel may see the last reports only, and would rest on
+        another one than it did for somebody else, who has published its final (contract section 3, Ids). An end that
+        such a stream tells while the venue is asked is kept, for a look-up that finds no earlier one.
         """
         for cancel in cancels:
             if (
                 cancel.phase is Phase.DOUBT
-                and (cancel.is_inherited or cancel.overheard is not None)
                 and cancel not in asked
-                and ends(cancel, record)
+                and (replayed or cancel.is_inherited or cancel.overheard is not None)
+                and ends_otherwise(cancel, record)
             ):
-                if cancel.overheard is None:
-                    cancel.overheard = Overheard(record, Raw(bytes(raw)), exec_id, session_id, replayed)
+                self._overhear(cancel, Overheard(record, Raw(bytes(raw)), exec_id, session_id, replayed))
                 continue
             seen = cancel.exec_ids
             if exec_id in seen:
@@ -137,12 +139,29 @@ class Desk:
                     self._stats.duplicate_reports += 1
                 continue
             cancel.exec_ids = (*seen, exec_id) if len(seen) < EXEC_IDS_KEPT else (*seen[1:], exec_id)
-            self._apply_to(cancel, record, raw, exec_id, now, session_id, replayed)
+            self._apply_to(cancel, record, raw, exec_id, now, session_id, replayed, asked)
+
+    def _overhear(self, cancel: CancelState, end: Overheard) -> None:
+        """Keep a report that would end the cancel until the venue's history was asked, and of several what that tells:
+
+        the first by time; but what closed the order before the cancel was asked for gives way to its answer.
+        """
+        kept = cancel.overheard
+        if kept is None or self._rank(cancel, end.record) < self._rank(cancel, kept.record):
+            cancel.overheard = end
+
+    def _rank(self, cancel: CancelState, record: Record) -> tuple[bool, str]:
+        before = cancel.asked_at is not None and self._is_older(cancel, record) and not is_request(cancel, record)
+        return before, venue.stamp(record.timestamp)
 
     @staticmethod
     def _note_exec_id(cancel: CancelState, exec_id: str) -> None:
         seen = cancel.exec_ids
         cancel.exec_ids = (*seen, exec_id) if len(seen) < EXEC_IDS_KEPT else (*seen[1:], exec_id)
+
+    @staticmethod
+    def _forget_exec_id(cancel: CancelState, exec_id: str) -> None:
+        cancel.exec_ids = tuple(seen for seen in cancel.exec_ids if seen != exec_id)
 
     def _conflicts(self, cancel: CancelState, record: Record, raw: Raw, now: Now, replayed: bool) -> bool:
         """Whether a report under an ExecID seen before has other content: it is kept, counted and looked up (faults 3).
@@ -171,11 +190,13 @@ class Desk:
         now: Now,
         session_id: str | None,
         replayed: bool,
+        asked: Container[CancelState],
     ) -> None:
         old = replayed and self._is_older(cancel, record)
         if cancel.phase is Phase.FINAL:
-            old = old or (replayed and cancel.order is not None and not is_newer(record, cancel.order))
-            if not old and not self._settles_swept(cancel, record, raw, now):
+            if self._settles_swept(cancel, record, raw, exec_id, now, session_id, asked):
+                return
+            if not old and not (replayed and cancel.order is not None and not is_newer(record, cancel.order)):
                 self._stats.late_reports += 1
                 cancel.note_late_fill(record)
                 self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now, late=True)
@@ -196,20 +217,22 @@ class Desk:
             self._stats.first_report.observe(now.mono - cancel.sent_mono)
         match verdict:
             case "canceled":
-                # The order as this report has it, whatever came since: two workers must tell the same (contract 3).
-                cancel.order = order_state(record, cancel.order)
-                self.finish(cancel, "canceled", now, raw=raw, live=False)
+                self.finish(cancel, "canceled", now, record=record, raw=raw, live=False)
             case "already_closed" if old and not ours and cancel.asked_at is not None:
                 # Whoever sent the cancel did not see this report but the reject that followed: it may be in the replay.
-                if cancel.closed_before is None:
-                    cancel.closed_before = (record, Raw(bytes(raw)))
-                    self._closed_before.append(cancel)
+                cancel.closed_before = (record, Raw(bytes(raw)))
+                self._forget_exec_id(cancel, exec_id)  # what a broken replay told counts when the next one tells it
+                self._closed_before.append(cancel)
             case "already_closed":
-                self._already_closed(cancel, record, raw, now)
+                if ours and cancel not in asked and self._may_be_late(cancel, record):
+                    self._hold(cancel, record, raw, exec_id, now, session_id, replayed)
+                else:
+                    self._already_closed(cancel, record, raw, now)
             case "cancel_rejected":
                 if cancel.command.sweep is not None:  # no final yet: the next sweep tries again
                     self._events.report(cancel, "report", record, raw, exec_id, True, now)
-                self.finish(cancel, "cancel_rejected", now, raw=raw, live=True, error=reject_error(record))
+                error = reject_error(record)
+                self.finish(cancel, "cancel_rejected", now, record=record, raw=raw, live=True, error=error)
             case "pending":
                 # Another's PendingCancel says nothing new of a cancel that is not sent, that is being asked about, or
                 # that waits for the end of just that other one.
@@ -232,25 +255,74 @@ class Desk:
 
     def _already_closed(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> None:
         error = reject_error(record) if record.exec_type in venue.REJECTS else None
-        self.finish(cancel, "already_closed", now, raw=raw, live=False, error=error)
+        self.finish(cancel, "already_closed", now, record=record, raw=raw, live=False, error=error)
 
-    def replay_judged(self, now: Now) -> None:
+    def _may_be_late(self, cancel: CancelState, record: Record) -> bool:
+        """Whether the report that closed the order may stand before a reject in the venue's history, unseen here.
+
+        Another worker may have told it, and the finals must be equal (contract 3, Ids). What closed the order before
+        the cancel was asked for gives way to the reject, in a replay as well.
+        """
+        if record.exec_type not in venue.REJECTS:
+            return False
+        closed_at, asked_at = self._book.closed_at(cancel.order_id or record.order_id), cancel.asked_at
+        return closed_at is None or asked_at is None or venue.stamp(closed_at) >= venue.stamp(asked_at)
+
+    def _hold(
+        self,
+        cancel: CancelState,
+        record: Record,
+        raw: Raw,
+        exec_id: str,
+        now: Now,
+        session_id: str | None,
+        replayed: bool,
+    ) -> None:
+        """A reject says that the order is closed: the venue's history is asked for what closed it, then it counts."""
+        self._forget_exec_id(cancel, exec_id)
+        self._overhear(cancel, Overheard(record, Raw(bytes(raw)), exec_id, session_id, replayed))
+        sweep = cancel.command.sweep
+        if sweep is None:
+            self._doubt_anew(cancel, "unclear_report", now, replayed)
+        else:
+            sweep.wants_reports = True
+
+    def replay_judged(self, now: Now, *, whole: bool) -> None:
         """All that a replay told was judged: orders closed before their cancels, and no answer to those, are final."""
         closed, self._closed_before = self._closed_before, []
-        for cancel in closed:
-            if cancel.phase is not Phase.FINAL and cancel.closed_before is not None:
-                self._already_closed(cancel, *cancel.closed_before, now)
+        for cancel in closed if whole else ():
+            self.reports_read(cancel, now)
 
-    def _settles_swept(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> bool:
+    def reports_read(self, cancel: CancelState, now: Now) -> None:
+        """A whole replay was judged and has not ended the cancel: what is known of its end by other ways counts."""
+        cancel.history_read = True
+        if not self.heed_overheard(cancel, now) and cancel.closed_before is not None:
+            self._already_closed(cancel, *cancel.closed_before, now)
+
+    def _settles_swept(
+        self,
+        cancel: CancelState,
+        record: Record,
+        raw: Raw,
+        exec_id: str,
+        now: Now,
+        session_id: str | None,
+        asked: Container[CancelState],
+    ) -> bool:
         """In a mass cancel an order may close after its last cancel was refused: that is its final."""
         sweep = cancel.command.sweep
         if sweep is None or not sweep.is_unfinished(cancel):
             return False
-        verdict = judge(cancel, record, is_request(cancel, record))
+        ours = is_request(cancel, record)
+        verdict = judge(cancel, record, ours)
         if verdict not in ("canceled", "already_closed"):
             return False
-        cancel.note_order(record, live=False)
-        answer = Answer(verdict, live=False, raw=raw)
+        if verdict == "already_closed" and ours and cancel not in asked and self._may_be_late(cancel, record):
+            self._hold(cancel, record, raw, exec_id, now, session_id, replayed=False)
+            return True
+        cancel.order, cancel.order_live = order_state(record, cancel.order), False
+        error = reject_error(record) if record.exec_type in venue.REJECTS else None
+        answer = Answer(verdict, live=False, raw=raw, error=error)
         if sweep.answered(cancel, answer):
             self._events.final(cancel, answer, now)
         return True
@@ -267,11 +339,13 @@ class Desk:
             self.doubt(cancel, "running_request", now, announce=False)
             return
         if verdict == "duplicate":
-            cancel.duplicate = True
+            cancel.duplicate, cancel.history_read = True, False
             cancel.command.redelivered = True  # somebody had it before us, and may have used fresh ids
             self.inflight.enter(cancel)
         elif ours:
-            cancel.reject = (record, Raw(bytes(raw)))
+            kept = cancel.reject[0] if cancel.reject is not None and verdict == "unknown" else None
+            if kept is None or venue.stamp(record.timestamp) < venue.stamp(kept.timestamp):
+                cancel.reject = (record, Raw(bytes(raw)))
         reasons = {"duplicate": "duplicate_id", "unknown": "unknown_order"}
         if cancel.phase is not Phase.QUEUED or cancel.attempt or ours:
             self._doubt_anew(cancel, reasons.get(verdict, "unclear_report"), now, replayed)
@@ -360,6 +434,8 @@ class Desk:
 
     def _doubt_in_sweep(self, cancel: CancelState, reason: str, now: Now, *, announce: bool) -> None:
         """The mass cancel's next snapshot is the look-up; until then this is the order's last answer."""
+        if self.heed_overheard(cancel, now):
+            return
         self._stats.doubts.add(reason)
         if announce:
             self._announce_doubt(cancel, reason, now)
@@ -369,7 +445,7 @@ class Desk:
             record, raw = cancel.reject
             outcome = "unknown_order" if reason == "unknown_order" else "cancel_rejected"
             live = None if outcome == "unknown_order" else cancel.order_live
-            self.finish(cancel, outcome, now, live=live, raw=raw, error=reject_error(record))
+            self.finish(cancel, outcome, now, live=live, record=record, raw=raw, error=reject_error(record))
         else:
             self.unresolved(cancel, now, f"no conclusive word from the venue ({reason.replace('_', ' ')})")
 
@@ -468,8 +544,19 @@ class Desk:
 
     # -- answers of a look-up
 
-    def concluded(self, cancel: CancelState, conclusion: Conclusion, record: Record | None, now: Now) -> None:
-        """Act on what a look-up proved. The cancel is in DOUBT (contract 4.2, 4.3)."""
+    def concluded(
+        self, cancel: CancelState, conclusion: Conclusion, record: Record | None, now: Now, *, sure: bool = True
+    ) -> None:
+        """Act on what a look-up proved. The cancel is in DOUBT (contract 4.2, 4.3).
+
+        ``sure``: the venue has ended the replay. If not it may hold the report of an end that is known by other ways.
+        """
+        ended = conclusion in ("canceled", "already_closed") or self._is_rejected_canceled(cancel)
+        if (ended or cancel.overheard is not None) and not sure and cancel.lookups < VAIN_REPLAYS:
+            cancel.lookups += 1
+            self._schedule_lookup(cancel, now)
+            return
+        cancel.history_read = True
         if self.heed_overheard(cancel, now):
             return
         cancel.lookups += 1
@@ -498,7 +585,7 @@ class Desk:
             case "absent":
                 self._absent(cancel, now)
             case "unclear":
-                if cancel.lookups < LOOKUPS_PER_REJECT or not self._closed_by_reject(cancel, now):
+                if not self._closed_by_reject(cancel, now):
                     self._schedule_lookup(cancel, now)
 
     def heed_overheard(self, cancel: CancelState, now: Now) -> bool:
@@ -506,8 +593,8 @@ class Desk:
         overheard, cancel.overheard = cancel.overheard, None
         if overheard is not None and overheard.exec_id not in cancel.exec_ids:
             self._note_exec_id(cancel, overheard.exec_id)
-            self._apply_to(cancel, *overheard[:3], now, overheard.session_id, overheard.replayed)
-            self.replay_judged(now)
+            self._apply_to(cancel, *overheard[:3], now, overheard.session_id, overheard.replayed, (cancel,))
+            self.replay_judged(now, whole=True)
         return cancel.phase is Phase.FINAL
 
     def _closed_by_lookup(self, cancel: CancelState, now: Now) -> None:
@@ -522,7 +609,7 @@ class Desk:
             self.finish(cancel, outcome, now, live=live)
             return
         record, raw = cancel.reject
-        self.finish(cancel, outcome, now, raw=raw, live=live, error=reject_error(record))
+        self.finish(cancel, outcome, now, record=record, raw=raw, live=live, error=reject_error(record))
 
     def _working(self, cancel: CancelState, now: Now) -> None:
         """The look-up found the order working without an answer to this cancel."""
@@ -560,10 +647,14 @@ class Desk:
 
     def _closed_by_reject(self, cancel: CancelState, now: Now) -> bool:
         """Look-ups add nothing to a reject that said ``Canceled``: then the order is closed, by another's hand."""
-        if cancel.reject is None or not venue.is_canceled_word(cancel.reject[0].ord_status):
+        if not self._is_rejected_canceled(cancel):
             return False
         self._finish_by_reject(cancel, "already_closed", now, live=False)
         return True
+
+    @staticmethod
+    def _is_rejected_canceled(cancel: CancelState) -> bool:
+        return cancel.reject is not None and venue.is_canceled_word(cancel.reject[0].ord_status)
 
     def _absent(self, cancel: CancelState, now: Now) -> None:
         """The venue showed that it knows no such order; it must say so over ``venue.unknown_wait`` (contract 3)."""
@@ -602,10 +693,17 @@ class Desk:
         now: Now,
         *,
         live: bool | None,
+        record: Record | None = None,
         raw: Raw | None = None,
         error: EventError | None = None,
     ) -> None:
-        """End a cancel: its final goes out, but in a mass cancel only once its order is closed (contract 3, 5)."""
+        """End a cancel: its final goes out, but in a mass cancel only once its order is closed (contract 3, 5).
+
+        ``record`` is the report that it rests on, if it rests on one, and ``raw`` its bytes. The final then has the
+        order as that report has it, whatever came before or since: two workers must tell the same (contract 3, Ids).
+        """
+        if record is not None and live is not None and live_after(record) is live:
+            cancel.order, cancel.order_live = order_state(record, cancel.order), live
         self.detach(cancel)
         cancel.move(Phase.FINAL)
         self.inflight.end(cancel)

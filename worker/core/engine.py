@@ -64,10 +64,10 @@ class Engine:
         self.stats = Stats()
         self.outbox = Outbox(self.effects, config.results.retry_min, config.results.retry_max, worker)
         self.events = Events(worker, config.results.reply_to, self.outbox, self.effects, self.stats)
-        self.desk = Desk(config, self.events, self.stats, worker)
-        self.lookups = Lookups(config.venue, self.desk, self.stats)
         self.book = OpenOrders()
         self.reader = BookReader(config, self.book, self.effects)
+        self.desk = Desk(config, self.events, self.book, self.stats, worker)
+        self.lookups = Lookups(config.venue, self.desk, self.stats)
         self.sweeps = Sweeps(config, self.desk, self.events, self.book, self.effects, self.stats)
         self.sessions = Sessions(
             config.venue, self.desk, self.lookups, self.sweeps, self.book, self.reader, self.effects, self.stats

@@ -134,8 +134,8 @@ class Lookups:
         named = [c for c in query.unnamed if c.order_id is not None and inquiry.still_asks(c)]
         inquiry.proven.update(c for c in query.covers if c not in named)
         for cancel in query.covers:
-            if cancel.overheard is not None and cancel not in named:
-                self._desk.heed_overheard(cancel, now)  # the replay is whole, and held nothing that came before it
+            if cancel not in named and inquiry.is_recent_for(cancel):
+                self._desk.reports_read(cancel, now)
         if named:
             self._ask(inquiry, inquiry.report_queries(named), now)
         listed = self._listed
@@ -166,7 +166,7 @@ class Lookups:
                 closed.append(cancel)
                 continue
             del inquiry.unanswered[cancel]
-            self._desk.concluded(cancel, conclusion, record, now)
+            self._desk.concluded(cancel, conclusion, record, now, sure=cancel in inquiry.proven)
         if missing:
             self._ask(inquiry, inquiry.single_queries(missing), now)
         if closed:
@@ -180,11 +180,12 @@ class Lookups:
         """
         for cancel in query.covers:
             record = inquiry.closed.pop(cancel, None)
-            if record is None or inquiry.unanswered.get(cancel) != cancel.doubts:
+            if record is None or not inquiry.is_recent_for(cancel):
                 continue
             if cancel.phase in (Phase.DOUBT, Phase.PENDING, Phase.RUNNING):
                 del inquiry.unanswered[cancel]
-                self._desk.concluded(cancel, conclude(cancel, record, True), record, now)
+                sure = query.ended == "venue"
+                self._desk.concluded(cancel, conclude(cancel, record, True), record, now, sure=sure)
 
     def session_lost(self, session: SessionState) -> None:
         """What was asked on a lost session and not answered is asked again on another."""

@@ -176,13 +176,20 @@ class Inquiry:
         """Whether so many are asked about that one replay serves all."""
         return len(self.cancels) > FEW
 
+    def is_recent_for(self, cancel: CancelState) -> bool:
+        """Whether this inquiry was begun after the last doubt about ``cancel``, and has not answered it."""
+        return self.unanswered.get(cancel) == cancel.doubts
+
     def still_asks(self, cancel: CancelState) -> bool:
         """Whether the doubt about ``cancel`` that this inquiry was made for is still open."""
-        return cancel.phase is Phase.DOUBT and self.unanswered.get(cancel) == cancel.doubts
+        return cancel.phase is Phase.DOUBT and self.is_recent_for(cancel)
 
     def report_queries(self, cancels: list[CancelState]) -> list[Query]:
-        """First questions: the reports of each order if they are few with known OrderIDs, else all since a time."""
-        if len(cancels) <= FEW and all(c.order_id is not None for c in cancels):
+        """First questions: the reports of each order if they are few with known OrderIDs, else all since a time.
+
+        The reject of a cancel for an order that the venue does not know names no order (protocol 4.1).
+        """
+        if len(cancels) <= FEW and all(c.order_id is not None and c.unknown_since is None for c in cancels):
             return self._by_order(venue.EXECUTION_REPORT, cancels)
         return [Query(self, venue.EXECUTION_REPORT, cancels)]
 

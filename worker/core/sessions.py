@@ -328,7 +328,7 @@ class Sessions:
                 continue
             if isinstance(query, Recovery):
                 self._sweeps.recover(query, record)
-            wanted = self._is_news(record)
+            wanted = self._is_news(record) or (isinstance(query, Recovery) and query.may_tell(record))
             if wanted or not isinstance(query, Query):
                 self._book.note(record)
                 self._count(record)
@@ -356,7 +356,6 @@ class Sessions:
                 self._sweeps.recover(sub.query, record)
         find, stats = self._find, self._stats
         raws: list[Raw] | None = None
-        asked = _asked(sub)
         for index, record in enumerate(records):
             self._count(record)
             if record.timestamp != self._last_report_at and sub.query is None:
@@ -380,7 +379,7 @@ class Sessions:
                 continue
             raws = raws or _raws(source)
             self._book.note(record)
-            self._desk.apply(concerned, record, raws[index], exec_id, now, session.session_id, asked=asked)
+            self._desk.apply(concerned, record, raws[index], exec_id, now, session.session_id)
 
     def _count(self, record: Record) -> None:
         """Count a report; a word that no page lists is logged when it is met first (protocol 5.1, 5.2)."""
@@ -415,15 +414,19 @@ class Sessions:
             self._last_report_at = timestamp
 
     def _judge(self, sub: Subscription, session: SessionState, now: Now) -> None:
-        """Judge what a replay told, in the order of its Timestamps: that of the pages is not known (protocol 3.3)."""
+        """Judge what a replay told, in the order of its Timestamps: that of the pages is not known (protocol 3.3).
+
+        Of one instant, what closed an order comes before the reject of a cancel for that reason.
+        """
         records, sub.records = sub.records, []
-        records.sort(key=lambda pair: venue.stamp(pair[0].timestamp))
-        desk, asked = self._desk, _asked(sub)
+        records.sort(key=lambda pair: (venue.stamp(pair[0].timestamp), pair[0].exec_type in venue.REJECTS))
+        desk, session_id, whole = self._desk, session.session_id, _is_whole(sub)
+        asked = _asked(sub) if whole else ()
         for record, raw in records:
             exec_id = record.exec_id or exec_id_of(raw)
             concerned = self._find(record)
-            desk.apply(concerned, record, raw, exec_id, now, session.session_id, replayed=True, asked=asked)
-        desk.replay_judged(now)
+            desk.apply(concerned, record, raw, exec_id, now, session_id, replayed=True, asked=asked)
+        desk.replay_judged(now, whole=whole)
 
     def _snapshot_ended(self, session: SessionState, sub: Subscription, now: Now) -> None:
         sub.exec_ids = set()
@@ -542,8 +545,16 @@ def _unanswered(frames: Iterable[SentFrame]) -> list[CancelState]:
 
 
 def _asked(sub: Subscription) -> Container[CancelState]:
-    """The cancels that a stream was subscribed for."""
-    return sub.query.inquiry.unanswered if isinstance(sub.query, Query) else ()
+    """The cancels that a replay was subscribed for."""
+    query = sub.query
+    if isinstance(query, Query):
+        return query.inquiry.unanswered
+    return frozenset(query.sweep.command.cancels) if isinstance(query, Recovery) else ()
+
+
+def _is_whole(sub: Subscription) -> bool:
+    """Whether the venue has ended the snapshot and every record of it could be read."""
+    return sub.ended == "venue" and not (sub.query is not None and sub.query.spoiled)
 
 
 def _clipped(word: int | str | None) -> int | str | None:

@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from worker.core.cancel import SWEEPS_RECOGNISED, Answer, CancelState, Phase, is_derived
+from worker.core.cancel import SWEEPS_RECOGNISED, Answer, CancelState, Phase, is_derived, live_after
 from worker.core.clock import Now
 from worker.core.command import CommandState
 from worker.core.session import SessionState, Subscription
@@ -58,8 +58,8 @@ class SweptOrder(Struct, eq=False, gc=False):
     """One order that matched: its running number, its present cancel, and that one's or an earlier one's answer.
 
     ``record``: that which last showed it open. ``waits``: the present cancel has still to end. ``listed_closed``: a
-    list shows it closed, while its report may be on its way. ``closed``: seen closed. ``done``: its final is made.
-    ``place``: of its cancel in the command.
+    list shows it closed, while its report may be on its way. ``reports_read``: after that the reports were asked for
+    once more. ``closed``: seen closed. ``done``: its final is made. ``place``: of its cancel in the command.
     """
 
     order_id: str
@@ -70,6 +70,7 @@ class SweptOrder(Struct, eq=False, gc=False):
     closed: bool = False
     done: bool = False
     listed_closed: bool = False
+    reports_read: bool = False
     place: int = 0
     waits: bool = False
 
@@ -96,6 +97,16 @@ class Recovery:
         self.matched = len(sweep.orders)
         self.newest: dict[str, int] = {}
         self.recognised: dict[tuple[str, str], int | None] = {}
+
+    def may_tell(self, record: Record) -> bool:
+        """Whether a report closes an order in scope, which another report may admit before the replay ends.
+
+        What closed it before the mass cancel was asked for gives way to the answer to its cancel.
+        """
+        if record.exec_type in venue.REJECTS or live_after(record) is not False:
+            return False
+        asked_at = self.sweep.command.enqueued
+        return venue.stamp(record.timestamp) >= venue.stamp(asked_at) and self.sweep.scope.covers(record) is not False
 
     def spoil(self, why: str) -> None:
         """Something of it could not be read."""
@@ -135,6 +146,7 @@ class Sweep:
         self.searches = 0
         self.recovery: Recovery | None = None
         self.recovered = not command.redelivered
+        self.wants_reports = False
         self.vain_replays = 0
         self.last_looks_lost = 0
         self.next_replay = now.mono

@@ -147,6 +147,7 @@ class Sweeps:
     def _recover(self, sweep: Sweep, session: SessionState, now: Now) -> None:
         """Ask for every report since the command was published: an earlier process's cancels are told by their ids."""
         sweep.next_replay = now.mono + WAITING_ROUND_S
+        sweep.wants_reports = False
         recovery = sweep.recovery = Recovery(sweep, session)
         settings, enqueued = self._config.venue, sweep.command.context.enqueued_us
         begun = session.unstepped(now).utc_us - int(settings.lookback * 1e6) if enqueued is None else enqueued
@@ -172,9 +173,12 @@ class Sweeps:
         answers = sub.ended == "failed" or sweep.list_ended >= sub.begun
         if answers and len(sweep.orders) == recovery.matched:
             sweep.vain_replays += 1  # the venue answers, but not this: it may have nothing to say
-        complete = sub.ended == "venue" and not recovery.spoiled
+        complete = sub.ended == "venue" and not recovery.spoiled and not sweep.wants_reports
         if complete or sweep.vain_replays >= VAIN_REPLAYS or sweep.is_past_deadline(now):
-            sweep.recovered = True
+            sweep.recovered, sweep.wants_reports = True, False
+            for swept in sweep.orders.values():
+                if swept.cancel is not None and swept.cancel.overheard is not None:
+                    self._desk.heed_overheard(swept.cancel, now)  # the reports hold nothing that came before it
             sweep.snapshots_from = now.mono  # the stream goes on until a snapshot has ended: no order slips through
         else:
             self._close_recovery(sweep)
@@ -250,6 +254,9 @@ class Sweeps:
                 self._events.mass_progress(sweep, now)
 
     def _advance(self, sweep: Sweep, session: SessionState | None, now: Now) -> None:
+        if sweep.wants_reports and sweep.recovered:
+            self._close_recovery(sweep)  # it has been read, and only follows
+            sweep.recovered, sweep.vain_replays = False, 0
         if session is not None and not sweep.recovered and sweep.recovery is None and now.mono >= sweep.next_replay:
             self._recover(sweep, session, now)
         snapshot = sweep.snapshot
@@ -294,15 +301,17 @@ class Sweeps:
                 sweep.order(order_id, record)
 
     def _learn_closed(self, sweep: Sweep, snapshot: Snapshot, now: Now) -> None:
-        """A report comes before an Order record (contract 4.2): a list is believed if its report is overdue, or when
-        a second list shows the same."""
+        """A report comes before an Order record (contract 4.2): if it is overdue, or a second list shows the same, the
+        reports are read once more, and then the list is believed."""
         for order_id, record in snapshot.closed.items():
             swept = sweep.orders.get(order_id)
             if swept is None or swept.done:
                 continue
             if swept.waits and not swept.listed_closed:
                 swept.listed_closed = True
-            else:
+            elif not swept.reports_read:
+                swept.reports_read = sweep.wants_reports = True
+            elif sweep.recovered and not sweep.wants_reports:
                 self._closed_by_record(sweep, swept, record, now)
 
     def _closed_by_record(self, sweep: Sweep, swept: SweptOrder, record: Record, now: Now) -> None:
@@ -374,6 +383,8 @@ class Sweeps:
     def _finish(self, sweep: Sweep, outcome: str, error: CodeError | None, now: Now) -> None:
         """Every order gets its final, then the mass cancel its one report with the closed ledger."""
         for swept in sweep.orders.values():
+            if swept.cancel is not None and swept.cancel.overheard is not None:
+                self._desk.heed_overheard(swept.cancel, now)
             if not swept.done:
                 self._end_order(sweep, swept, now)
         self._end(sweep)
