@@ -84,6 +84,7 @@ class Simulation:
         self.broker = Broker(self.world)
         self.venue = Venue(self.world)
         self.venue.own_only = seed % 4 == 2
+        self.broker.dropped = self.venue.dropped
         self.checks = Checks(self.world)
         self.messages: list[Message] = []
         self.targets: dict[tuple[str, int], tuple[str, str | None]] = {}
@@ -228,6 +229,7 @@ class Simulation:
 
     def _mute(self) -> None:
         """The venue goes on reporting, but answers nobody who asks."""
+        self.broker.muted = True
         self.venue.mute_until = self.world.seconds + self.world.rng.uniform(1.0, 8.0)
         self.world.tell("venue    answers no subscription for a while")
 

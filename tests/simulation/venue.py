@@ -119,6 +119,7 @@ class Venue:
         self.reports_made: set[bytes] = set()
         self.shown_open: dict[str, float] = {}
         self.rejected: set[str] = set()
+        self.dropped: set[str] = set()
         self.own_only = False  # whether reports on a request go live to the session that sent it, and to no other
         self.senders: dict[str, int] = {}
         self.mute_until = 0.0
@@ -165,6 +166,7 @@ class Venue:
         self.history.append((self.world.now().utc_us, record, body))
         self.world.tell(f"venue    {exec_type} {status} of {str(record['OrderID'])[:8]} for {cl_ord_id[:8]}")
         if self.trouble and self.world.chance(0.05):
+            self.dropped.add(record["ExecID"])
             return
         sender = self.senders.get(cl_ord_id) if self.own_only else None
         for session in list(self.sessions.values()):
