@@ -1188,13 +1188,17 @@ def test_a_reject_that_says_closed_makes_a_mass_cancel_ask_what_closed_the_order
     driver.frame(1, data=[rejected])
     driver.advance(3)
     if told is None:
+        driver.lose(1)
+        driver.connect()
+        driver.advance(30)
         assert driver.finals() == []
-        driver.advance(5)
+        driver.advance(35)
     (final,) = [e for e in driver.finals("mass") if e["index"]]
     assert (final["outcome"], final["report"]) == ("already_closed", fill if told else rejected)
     driver.answering = True
     driver.advance(5)
     assert mass_final(driver)["outcome"] == "mass_canceled"
+    assert list(driver.left_over()) == []
 
 
 def test_a_lost_report_is_read_before_a_list_is_believed() -> None:

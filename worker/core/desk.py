@@ -434,8 +434,8 @@ class Desk:
 
     def _doubt_in_sweep(self, cancel: CancelState, reason: str, now: Now, *, announce: bool) -> None:
         """The mass cancel's next snapshot is the look-up; until then this is the order's last answer."""
-        if self.heed_overheard(cancel, now):
-            return
+        if cancel.overheard is not None:
+            return  # it is closed, and ends when the reports were read
         self._stats.doubts.add(reason)
         if announce:
             self._announce_doubt(cancel, reason, now)
@@ -507,7 +507,7 @@ class Desk:
         elif wait == "window":
             self._window_over(cancel, now)
         elif wait == "joined":
-            if cancel.phase is Phase.PARKED:
+            if cancel.phase is Phase.PARKED and cancel.overheard is None:
                 self.unresolved(cancel, now, "the other cancel that was on its way brought no end")
         elif wait == "anew":
             if cancel.due == due and cancel.phase is Phase.PENDING:
