@@ -386,3 +386,19 @@ def test_where_every_replay_breaks_off_what_it_told_counts_in_the_end(answered: 
     ask_in_vain(driver, 30, [fill])
     assert (driver.outcome(), driver.final()["report"]) == ("already_closed", reject if answered else fill)
     assert driver.final()["order"]["as_of"] == driver.final()["report"]["Timestamp"]
+
+
+def test_what_waits_for_its_redelivery_is_ended_by_the_look_up_after_it() -> None:
+    refused, other = ours("CancelRejected", 0.1, CxlRejReason=2), report("Canceled", ClOrdID="z-9", Timestamp=at(5))
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item(), item(2), redelivered=True)
+    driver.frame(1, data=[report("Canceled", OrderID="order-2", ClOrdID="y-2")])
+    driver.lose_consumer("cancel")
+    driver.frame(1, data=[other])
+    assert driver.outcome() is None
+    driver.history = [refused, other]
+    driver.answering = True
+    driver.deliver(item(), item(2), redelivered=True, epoch=2)
+    driver.advance(5)
+    assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", refused)

@@ -126,7 +126,7 @@ class Desk:
         """
         for cancel in cancels:
             if (
-                cancel.phase is Phase.DOUBT
+                (cancel.phase is Phase.DOUBT or (cancel.phase is Phase.PARKED and cancel.command.sweep is None))
                 and cancel not in asked
                 and (replayed or cancel.is_inherited or cancel.overheard is not None)
                 and ends_otherwise(cancel, record)
