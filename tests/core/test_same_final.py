@@ -402,3 +402,19 @@ def test_what_waits_for_its_redelivery_is_ended_by_the_look_up_after_it() -> Non
     driver.deliver(item(), item(2), redelivered=True, epoch=2)
     driver.advance(5)
     assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", refused)
+
+
+def test_an_order_that_a_look_up_found_working_is_told_as_of_the_reject() -> None:
+    """Whatever happened to it since; a duplicate's reject makes the venue's record of it newer, and changes nothing."""
+    reject = ours("Rejected", 0.2, OrdRejReason=99, Text="cancel request refused")
+    for again, since in ((False, 0.2), (True, 5)):
+        driver = Driver()
+        driver.history = [reject]
+        driver.orders = [order("New", Timestamp=at(since))]
+        driver.deliver(item(TransactTime=at(-0.01)), redelivered=again)
+        if not again:
+            driver.frame(1, data=[reject])
+        driver.advance(1)
+        assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", reject)
+        told_order = driver.final()["order"]
+        assert (told_order["status"], told_order["as_of"]) == ("New", reject["Timestamp"])

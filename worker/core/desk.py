@@ -702,8 +702,13 @@ class Desk:
         ``record`` is the report that it rests on, if it rests on one, and ``raw`` its bytes. The final then has the
         order as that report has it, whatever came before or since: two workers must tell the same (contract 3, Ids).
         """
-        if record is not None and live is not None and live_after(record) is live:
-            cancel.order, cancel.order_live = order_state(record, cancel.order), live
+        if record is not None and live is not None:
+            order = cancel.order
+            if live_after(record) is live:
+                cancel.order, cancel.order_live = order_state(record, order), live
+            elif live and order is not None and venue.as_text(record.cum_qty) == order.cum_qty:
+                # A reject that says nothing of the order, which a look-up found working and no further filled.
+                cancel.order = OrderState(order.status, order.cum_qty, order.leaves_qty, order.avg_px, record.timestamp)
         self.detach(cancel)
         cancel.move(Phase.FINAL)
         self.inflight.end(cancel)
