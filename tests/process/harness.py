@@ -38,6 +38,7 @@ from tests.support.timing import SECOND, eventually
 from worker.broker import topology
 from worker.broker.dial import Dial
 from worker.config import Broker as BrokerSettings
+from worker.core.listing import SERVES_S
 from worker.simulator import CancelSeen, Received, Script, Simulator, Truth
 
 REPOSITORY = Path(__file__).parents[2]
@@ -53,6 +54,7 @@ COMMANDS, KILL, DEAD, RESULTS, AUDIT = (
 SCALE = float(os.environ.get("CANCEL_WORKER_TEST_SCALE", "1"))
 """How many times the size that the issue names the larger tests have."""
 
+LIST_SERVES_US = int(SERVES_S * 1e6)
 START_S = 30 * SECOND
 """Limit for a start; a machine that runs much else at the same time needs some of it."""
 
@@ -568,15 +570,17 @@ class Stage:
     def check_no_blind_resend(self, but: Container[str] = ()) -> int:
         """Between two sends on one order the venue was asked for it, or for all, and at a time when it was open.
 
+        A list of all orders read shortly before the first serves as well, together with the reports since then.
         Returns the count of resends.
         """
-        asked: list[tuple[int, str | None]] = [
-            (frame.utc_us, stream.get("OrderID"))
-            for frame in self._books.received
-            if frame.type == "subscribe"
-            for stream in frame.message["streams"]
-            if stream["name"] == "Order"
-        ]
+        asked: dict[str, list[tuple[int, str | None]]] = {"Order": [], "ExecutionReport": []}
+        for frame in self._books.received:
+            for stream in frame.message["streams"] if frame.type == "subscribe" else ():
+                asked[stream["name"]].append((frame.utc_us, stream.get("OrderID")))
+
+        def when(stream: str, order_id: str, since_us: int, until_us: int) -> list[int]:
+            return [us for us, one in asked[stream] if since_us < us < until_us and one in (order_id, None)]
+
         by_order: dict[str, list[CancelSeen]] = defaultdict(list)
         for seen in self._books.cancels:
             by_order[seen.order_id or seen.orig_cl_ord_id or ""].append(seen)
@@ -587,7 +591,9 @@ class Stage:
             ended_us = self._books.ended_us(order_id)
             for earlier, later in itertools.pairwise(sends):
                 resent += 1
-                between = [us for us, one in asked if earlier.utc_us < us < later.utc_us and one in (order_id, None)]
+                between = when("Order", order_id, earlier.utc_us, later.utc_us)
+                if not between and when("Order", "", earlier.utc_us - LIST_SERVES_US, earlier.utc_us):
+                    between = when("ExecutionReport", order_id, earlier.utc_us, later.utc_us)
                 assert between, f"{order_id} was sent again without a look-up: {sends}"
                 assert ended_us is None or between[0] <= ended_us, f"{order_id} was done and was sent again: {sends}"
         return resent

@@ -171,6 +171,10 @@ class Process:
 
     # -- checks now and then
 
+    def is_at(self, command_id: str | None) -> bool:
+        """Whether it lives and has the command in hand."""
+        return self.alive and command_id in self.engine.intake.commands
+
     def check_left_over(self) -> list[str]:
         """At rest."""
         engine = self.engine
@@ -270,7 +274,9 @@ class Checks:
             before = self.last_sent.get(request)
             # A publisher's duplicate that reaches another worker may be sent once more (contract 4.3).
             duplicate = request in self.published_twice and before is not None and before[1] is not process
-            if before is not None and not duplicate:
+            # So may an order of a mass cancel that two workers are at, of which one has lost its link: they can't know.
+            rival = before is not None and before[1] is not process and before[1].is_at(self.sweep_of.get(request))
+            if before is not None and not duplicate and not rival:
                 since = max(before[0], process.started if before[1] is not process else before[0])
                 if process.shown_open.get(order_id, -1.0) <= since:
                     self.violations.append(f"I5: {request} sent again without a look-up that found {order_id} open")

@@ -219,10 +219,12 @@ class Desk:
             case "canceled":
                 self.finish(cancel, "canceled", now, record=record, raw=raw, live=False)
             case "already_closed" if old and not ours and cancel.asked_at is not None:
-                # Whoever sent the cancel did not see this report but the reject that followed: it may be in the replay.
-                cancel.closed_before = (record, Raw(bytes(raw)))
-                self._forget_exec_id(cancel, exec_id)  # what a broken replay told counts when the next one tells it
-                self._closed_before.append(cancel)
+                # Whoever sent the cancel did not see this report but the reject that followed: it may be in the replay,
+                # or on its way. What a broken replay told counts when the next one tells it.
+                self._forget_exec_id(cancel, exec_id)
+                if cancel.phase not in (Phase.SENT, Phase.PENDING, Phase.RUNNING):
+                    cancel.closed_before = (record, Raw(bytes(raw)))
+                    self._closed_before.append(cancel)
             case "already_closed":
                 if ours and cancel not in asked and self._may_be_late(cancel, record):
                     self._hold(cancel, record, raw, exec_id, now, session_id, replayed)
