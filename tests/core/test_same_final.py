@@ -113,6 +113,29 @@ def test_an_order_closed_before_the_command_and_no_answer_since_rests_on_what_cl
     assert driver.cancels_sent() == []
 
 
+def test_what_is_sent_waits_for_its_answer_though_a_replay_tells_what_closed_the_order_before() -> None:
+    fill, reject = anothers("Trade", -0.2, **FILL), ours("CancelRejected", 0.3, **TOO_LATE)
+    driver = Driver()
+    driver.deliver(item(TransactTime=at(-0.01)))
+    driver.connect(1, replay=[fill])
+    assert driver.finals() == []
+    driver.frame(1, data=[reject])
+    assert (driver.outcome(), driver.final()["report"]) == ("already_closed", reject)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_what_is_sent_and_not_answered_is_ended_by_what_closed_the_order_before(silent: bool) -> None:
+    driver = Driver()
+    driver.history, driver.orders = [anothers("Trade", -0.2, **FILL)], [order("Filled")]
+    driver.deliver(item(TransactTime=at(-0.01)))
+    if silent:
+        driver.advance(5.1)
+    else:
+        driver.lose(1)
+        driver.connect(replay=driver.history)
+    assert (driver.outcome(), driver.final()["report"]) == ("already_closed", driver.history[0])
+
+
 def test_what_a_replay_told_before_it_broke_off_counts_when_the_next_one_tells_it() -> None:
     """On the page that is missing there may be the answer to the cancel, which somebody else has told."""
     driver = Driver()
