@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +79,10 @@ class Broker:
         self.dropped: set[str] = set()  # ExecIDs of reports that the venue told nobody live
         self.muted = False  # whether the venue has answered no subscription for a while
         self.mass_ids: set[str] = set()  # there the index only counts (contract 5)
+        self.published: Counter[str] = Counter()  # how often each command was
 
     def publish(self, message: Message) -> None:
+        self.published[message.command_id] += 1
         if message.mass_us is not None:
             self.mass_ids.add(message.command_id)
         self.ready[message.lane].append(message)
@@ -123,6 +125,8 @@ class Broker:
             return True
         if outcomes == {"unknown_order"} and None in (one["report"], other["report"]):
             return True  # of two copies of a command one was looked up before the other was sent
+        if self.published[one["command_id"]] > 1 and one["attempt"] and other["attempt"]:
+            return True  # both copies were sent, and the venue answered each
         rejects = [event["report"] for event in (one, other) if event["outcome"] == "cancel_rejected"]
         return len(rejects) == 1 and (str(rejects[0]["CxlRejReason"]) == "0" or rejects[0]["ExecID"] in self.dropped)
 
