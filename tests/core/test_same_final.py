@@ -379,6 +379,20 @@ def test_the_page_of_a_look_up_that_broke_off_does_not_end_what_another_page_may
     assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", refused)
 
 
+def test_what_comes_live_after_a_look_up_in_vain_waits_for_the_next_one() -> None:
+    refused, other = ours("CancelRejected", 0.1, CxlRejReason=2), report("Canceled", ClOrdID="z-9", Timestamp=at(5))
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item(TransactTime=at(-0.01)), redelivered=True)
+    (cancel,) = driver.engine.intake.commands["cmd-1"].cancels
+    driver.advance_until(lambda: cancel.lookups > 0, 0.1)
+    driver.frame(1, data=[other])
+    assert driver.finals() == []
+    driver.history, driver.answering = [refused, other], True
+    driver.advance(20)
+    assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", refused)
+
+
 def test_nor_does_the_replay_of_a_new_session_that_broke_off() -> None:
     refused, other = ours("CancelRejected", 0.1, CxlRejReason=2), report("Canceled", ClOrdID="z-9", Timestamp=at(5))
     driver = Driver(sessions=2)

@@ -558,7 +558,7 @@ class Desk:
             cancel.lookups += 1
             self._schedule_lookup(cancel, now)
             return
-        cancel.history_read = True
+        cancel.history_read = cancel.history_read or sure or cancel.lookups >= VAIN_REPLAYS
         if self.heed_overheard(cancel, now):
             return
         cancel.lookups += 1
