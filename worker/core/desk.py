@@ -45,7 +45,9 @@ LEAST_KEPT: Final = 1_000
 """Waits kept before those of ended cancels are dropped; then twice what was left: the cost per wait is flat."""
 
 VAIN_REPLAYS: Final = 3
-"""After so many look-ups whose replay the venue did not end, what is known besides of an order's end is believed."""
+"""After so many look-ups whose replay the venue did not end, what is known besides of an order's end is believed.
+
+After one, if nobody else is known to have had the command."""
 
 CONFLICTS_TOLD: Final = 8
 """So many reports under ExecIDs seen before are told and looked up per cancel; those after them are only counted."""
@@ -554,11 +556,12 @@ class Desk:
         ``sure``: the venue has ended the replay. If not it may hold the report of an end that is known by other ways.
         """
         ended = conclusion in ("canceled", "already_closed") or self._is_rejected_canceled(cancel)
-        if (ended or cancel.overheard is not None) and not sure and cancel.lookups < VAIN_REPLAYS:
+        vain = VAIN_REPLAYS if cancel.duplicate or cancel.command.redelivered else 1
+        if (ended or cancel.overheard is not None) and not sure and cancel.lookups + 1 < vain:
             cancel.lookups += 1
             self._schedule_lookup(cancel, now)
             return
-        cancel.history_read = cancel.history_read or sure or cancel.lookups >= VAIN_REPLAYS
+        cancel.history_read = cancel.history_read or sure or cancel.lookups + 1 >= vain
         if self.heed_overheard(cancel, now):
             return
         cancel.lookups += 1
