@@ -1171,33 +1171,18 @@ def test_what_closed_an_order_after_the_mass_cancel_was_asked_for_is_its_final(s
     assert (final["outcome"], final["report"], final["order"]["as_of"]) == ("already_closed", fill, fill["Timestamp"])
 
 
-@pytest.mark.parametrize("told", [True, False, None], ids=["it tells", "it does not know", "it does not answer"])
-def test_a_reject_that_says_closed_makes_a_mass_cancel_ask_what_closed_the_order(told: bool | None) -> None:
-    """The list was older than the fill, which this process saw before it knew of the order."""
-    fill = report("Trade", OrderID="order-1", ClOrdID="x-1", OrdStatus="Filled", LeavesQty="0",
-                  Timestamp=format_utc(START_US - 500_000))  # fmt: skip
+def test_a_reject_that_says_closed_ends_an_order_of_a_mass_cancel_at_once() -> None:
     driver = Driver()
-    driver.frame(1, data=[fill])
     opened(driver, 1)
     sweep(driver, timestamp_s=START_US // SECOND - 2)
     (sent,) = driver.cancels_sent()
     driver.orders = []
     rejected = report("CancelRejected", OrderID="order-1", ClOrdID=sent, OrdStatus="Filled", CxlRejReason=0)
-    driver.history = [fill, rejected] if told else []
-    driver.answering = told is not None
     driver.frame(1, data=[rejected])
-    driver.advance(3)
-    if told is None:
-        driver.lose(1)
-        driver.connect()
-        driver.advance(30)
-        assert driver.finals() == []
-        driver.advance(35)
     (final,) = [e for e in driver.finals("mass") if e["index"]]
-    assert (final["outcome"], final["report"]) == ("already_closed", fill if told else rejected)
-    driver.answering = True
-    driver.advance(5)
-    assert mass_final(driver)["outcome"] == ("mass_incomplete" if told is None else "mass_canceled")
+    assert (final["outcome"], final["report"]) == ("already_closed", rejected)
+    driver.advance(0.5)
+    assert mass_final(driver)["outcome"] == "mass_canceled"
     driver.confirm()
     assert list(driver.left_over()) == []
 

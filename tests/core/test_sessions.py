@@ -400,6 +400,16 @@ def test_frames_that_belong_to_nobody_change_nothing(frame: Fields) -> None:
     assert driver.finals() == []
 
 
+def test_a_report_under_the_reqid_of_a_look_up_that_was_ended_counts() -> None:
+    """A venue may go on with the last stream that it was asked for."""
+    driver = Driver()
+    driver.deliver(item(1), redelivered=True)
+    (asked,) = {s.frame["reqid"] for s in driver.subscribes()[1:] if s.frame["streams"][0]["name"] == "ExecutionReport"}
+    assert asked not in driver.engine.sessions.all()[0].subscriptions
+    driver.raw(1, {"reqid": asked, "type": "ExecutionReport", "data": [report("Canceled", ClOrdID="y-1")]})
+    assert driver.outcome() == "canceled"
+
+
 def test_a_report_without_reqid_is_the_report_streams() -> None:
     driver = Driver()
     driver.deliver(item())

@@ -79,6 +79,8 @@ async def sure(publishing: Coroutine[object, object, object]) -> bool:
 @pytest.mark.slow
 async def test_after_every_fault_at_once_the_books_agree(stage: Stage) -> None:
     await stage.open(SCRIPT)
+    # Who gets a command between the last fill and the reject that follows it hears of the reject alone.
+    stage.may_differ = {"already_closed": {"order", "report"}}
     await stage.declare()
     orders = [stage.venue.place(customer_user="trader@example.com").order_id for _ in range(500)]
     nowhere = [str(uuid.uuid4()) for _ in range(10)]

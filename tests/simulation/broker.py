@@ -109,7 +109,7 @@ class Broker:
         self.stored.append(stored)
         before = self.by_id.setdefault(event.event_id, stored)
         always = ("command_id", "final") if shown["command_id"] in self.mass_ids else ("command_id", "index", "final")
-        equal = FINAL_EQUAL if shown["final"] and not self.may_differ(before.event, shown) else ()
+        equal = self.must_agree(before.event, shown) if shown["final"] else ()
         for key in (*always, *equal):
             if before.event[key] != shown[key]:
                 was, now = before.event[key], shown[key]
@@ -118,8 +118,15 @@ class Broker:
         if shown["final"]:
             self.finals.setdefault((shown["command_id"], shown["index"]), set()).add(event.event_id)
 
-    def may_differ(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
-        """Whether two finals under one id need not tell the same: what docs/events.md names, and nothing else."""
+    def must_agree(self, one: dict[str, Any], other: dict[str, Any]) -> tuple[str, ...]:
+        """In which fields two finals under one id have to be equal: all, but for what docs/events.md names."""
+        if self._may_differ(one, other):
+            return ()
+        if any((event["report"] or {}).get("ExecType") == "CancelRejected" for event in (one, other)):
+            return ("outcome", "order_live")  # of what closed the order one worker heard only by the reject
+        return FINAL_EQUAL
+
+    def _may_differ(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
         outcomes = {one["outcome"], other["outcome"]}
         if self.muted or outcomes & FOUND_OUT_ANEW:
             return True

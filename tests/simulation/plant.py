@@ -125,7 +125,7 @@ BUGS: Final = (
     Bug(
         "silence_proves_absence",
         "a look-up that a timer ended proves that the venue knows no such order",
-        "I2",
+        "I3",
         "worker/core/lookups.py",
         'query.ended = "failed" if query.spoiled else sub.ended',
         'query.ended = "failed" if query.spoiled else "venue"',
@@ -183,8 +183,8 @@ BUGS: Final = (
         "the report of a final is written anew from what was understood of it",
         "I3",
         "worker/core/desk.py",
-        'self.finish(cancel, "canceled", now, raw=raw, live=False)',
-        'self.finish(cancel, "canceled", now, raw=Raw(b\'{"ExecType":"Canceled"}\'), live=False)',
+        'self.finish(cancel, "canceled", now, record=record, raw=raw, live=False)',
+        'self.finish(cancel, "canceled", now, record=record, raw=Raw(b\'{"ExecType":"Canceled"}\'), live=False)',
     ),
     Bug(
         "ledger_forgets_the_closed",
@@ -207,7 +207,7 @@ BUGS: Final = (
         "a final tells the order as it was last heard of, not as its report has it",
         "I2",
         "worker/core/desk.py",
-        "cancel.order, cancel.order_live = order_state(record, cancel.order), live",
+        "cancel.order, cancel.order_live = order_state(record, order), live",
         "pass",
     ),
     Bug(

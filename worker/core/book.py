@@ -47,7 +47,7 @@ class OpenOrders:
 
     def __init__(self, most: int = MOST_ORDERS) -> None:
         self._orders: dict[str, Record] = {}
-        self._closed: dict[str, str | None] = {}
+        self._closed: set[str] = set()
         self._closed_first: deque[str] = deque()
         self._most = most
         self.clock_offset_us = 0
@@ -64,10 +64,10 @@ class OpenOrders:
         if live is False:
             self._orders.pop(order_id, None)
             if order_id not in self._closed:  # remembered: a replay may tell of its beginning after its end
-                self._closed[order_id] = record.timestamp
+                self._closed.add(order_id)
                 self._closed_first.append(order_id)
                 if len(self._closed) > MOST_CLOSED:
-                    del self._closed[self._closed_first.popleft()]
+                    self._closed.remove(self._closed_first.popleft())
         elif live:
             self._add(order_id, record)
 
@@ -92,10 +92,6 @@ class OpenOrders:
     def orders(self) -> Iterator[Record]:
         """Those of the moment at which the first one is taken, oldest first."""
         yield from list(self._orders.values())
-
-    def closed_at(self, order_id: str | None) -> str | None:
-        """``Timestamp`` of the first report seen to close the order; None: not seen, or not remembered any more."""
-        return None if order_id is None else self._closed.get(order_id)
 
     def ids(self) -> frozenset[str]:
         """The OrderIDs of all of them, for ``check``."""

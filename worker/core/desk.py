@@ -13,7 +13,6 @@ from msgspec import Raw
 from worker.config import Config
 from worker.core.backoff import retry_wait
 from worker.core.batch import LaneQueue
-from worker.core.book import OpenOrders
 from worker.core.cancel import (
     Answer,
     CancelState,
@@ -52,6 +51,9 @@ After one, if nobody else is known to have had the command."""
 CONFLICTS_TOLD: Final = 8
 """So many reports under ExecIDs seen before are told and looked up per cancel; those after them are only counted."""
 
+ASKED_ABOUT: Final = frozenset({Phase.DOUBT, Phase.PENDING, Phase.RUNNING, Phase.PARKED})
+"""Phases in which the venue may be being asked about a cancel, or is to be."""
+
 LAST_LOOK_S: Final = 0.1
 """For the look-up about a send that was on its way when the doubt window ended; also the least wait for its end."""
 
@@ -87,9 +89,8 @@ class Desk:
     command once every final of it is confirmed.
     """
 
-    def __init__(self, config: Config, events: Events, book: OpenOrders, stats: Stats, worker: str) -> None:
+    def __init__(self, config: Config, events: Events, stats: Stats, worker: str) -> None:
         self._settings = config.venue
-        self._book = book
         self._worker = worker
         self._events = events
         self._stats = stats
@@ -128,9 +129,9 @@ class Desk:
         """
         for cancel in cancels:
             if (
-                (cancel.phase is Phase.DOUBT or (cancel.phase is Phase.PARKED and cancel.command.sweep is None))
+                cancel.phase in ASKED_ABOUT
                 and cancel not in asked
-                and (replayed or cancel.is_inherited or cancel.overheard is not None)
+                and self._is_to_be_asked_about(cancel, replayed)
                 and ends_otherwise(cancel, record)
             ):
                 self._overhear(cancel, Overheard(record, Raw(bytes(raw)), exec_id, session_id, replayed))
@@ -142,6 +143,15 @@ class Desk:
                 continue
             cancel.exec_ids = (*seen, exec_id) if len(seen) < EXEC_IDS_KEPT else (*seen[1:], exec_id)
             self._apply_to(cancel, record, raw, exec_id, now, session_id, replayed, asked)
+
+    @staticmethod
+    def _is_to_be_asked_about(cancel: CancelState, replayed: bool) -> bool:
+        """Whether the venue's history is read for the cancel before an end that another stream tells may count."""
+        if cancel.is_inherited or cancel.overheard is not None:
+            return cancel.phase is not Phase.PARKED or cancel.command.sweep is None
+        return replayed and (
+            cancel.phase is Phase.DOUBT or (cancel.phase is Phase.PARKED and cancel.command.sweep is None)
+        )
 
     def _overhear(self, cancel: CancelState, end: Overheard) -> None:
         """Keep a report that would end the cancel until the venue's history was asked, and of several what that tells:
@@ -228,8 +238,9 @@ class Desk:
                     cancel.closed_before = (record, Raw(bytes(raw)))
                     self._closed_before.append(cancel)
             case "already_closed":
-                if ours and cancel not in asked and self._may_be_late(cancel, record):
-                    self._hold(cancel, record, raw, exec_id, now, session_id, replayed)
+                if ours and self._waits_for_reports(cancel, record, asked):
+                    self._forget_exec_id(cancel, exec_id)
+                    self._overhear(cancel, Overheard(record, Raw(bytes(raw)), exec_id, session_id, replayed))
                 else:
                     self._already_closed(cancel, record, raw, now)
             case "cancel_rejected":
@@ -261,35 +272,13 @@ class Desk:
         error = reject_error(record) if record.exec_type in venue.REJECTS else None
         self.finish(cancel, "already_closed", now, record=record, raw=raw, live=False, error=error)
 
-    def _may_be_late(self, cancel: CancelState, record: Record) -> bool:
-        """Whether the report that closed the order may stand before a reject in the venue's history, unseen here.
+    def _waits_for_reports(self, cancel: CancelState, record: Record, asked: Container[CancelState]) -> bool:
+        """Whether a reject that says the order is closed is kept until the replay after a redelivered mass cancel.
 
-        Another worker may have told it, and the finals must be equal (contract 3, Ids). What closed the order before
-        the cancel was asked for gives way to the reject, in a replay as well.
+        What closed the order may stand before it there, and an earlier process has told it (contract 3, Ids).
         """
-        if record.exec_type not in venue.REJECTS:
-            return False
-        closed_at, asked_at = self._book.closed_at(cancel.order_id or record.order_id), cancel.asked_at
-        return closed_at is None or asked_at is None or venue.stamp(closed_at) >= venue.stamp(asked_at)
-
-    def _hold(
-        self,
-        cancel: CancelState,
-        record: Record,
-        raw: Raw,
-        exec_id: str,
-        now: Now,
-        session_id: str | None,
-        replayed: bool,
-    ) -> None:
-        """A reject says that the order is closed: the venue's history is asked for what closed it, then it counts."""
-        self._forget_exec_id(cancel, exec_id)
-        self._overhear(cancel, Overheard(record, Raw(bytes(raw)), exec_id, session_id, replayed))
         sweep = cancel.command.sweep
-        if sweep is None:
-            self._doubt_anew(cancel, "unclear_report", now, replayed)
-        else:
-            sweep.wants_reports = True
+        return sweep is not None and not sweep.recovered and cancel not in asked and record.exec_type in venue.REJECTS
 
     def replay_judged(self, now: Now, *, whole: bool) -> None:
         """All that a replay told was judged: orders closed before their cancels, and no answer to those, are final."""
@@ -321,8 +310,9 @@ class Desk:
         verdict = judge(cancel, record, ours)
         if verdict not in ("canceled", "already_closed"):
             return False
-        if verdict == "already_closed" and ours and cancel not in asked and self._may_be_late(cancel, record):
-            self._hold(cancel, record, raw, exec_id, now, session_id, replayed=False)
+        if verdict == "already_closed" and ours and self._waits_for_reports(cancel, record, asked):
+            self._forget_exec_id(cancel, exec_id)
+            self._overhear(cancel, Overheard(record, Raw(bytes(raw)), exec_id, session_id, replayed=False))
             return True
         cancel.order, cancel.order_live = order_state(record, cancel.order), False
         error = reject_error(record) if record.exec_type in venue.REJECTS else None

@@ -66,7 +66,7 @@ class Engine:
         self.events = Events(worker, config.results.reply_to, self.outbox, self.effects, self.stats)
         self.book = OpenOrders()
         self.reader = BookReader(config, self.book, self.effects)
-        self.desk = Desk(config, self.events, self.book, self.stats, worker)
+        self.desk = Desk(config, self.events, self.stats, worker)
         self.lookups = Lookups(config.venue, self.desk, self.stats)
         self.sweeps = Sweeps(config, self.desk, self.events, self.book, self.effects, self.stats)
         self.sessions = Sessions(

@@ -6,6 +6,7 @@ I6). Nothing survives a session: a new one subscribes anew and replays from the 
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -104,6 +105,7 @@ class SessionState:
 
     __slots__ = (
         "_effects",
+        "_ended_reports",
         "_greeted",
         "_next_reqid",
         "_settings",
@@ -148,6 +150,7 @@ class SessionState:
         self.missed_at: float | None = None
         self.reread_from = -inf
         self.subscriptions: dict[int, Subscription] = {}
+        self._ended_reports: deque[int] = deque(maxlen=64)  # reqids of look-ups
         self.frames: dict[int, SentFrame] = {}
         self.inflight = 0
 
@@ -214,9 +217,15 @@ class SessionState:
         self.main = self.subscribe(venue.EXECUTION_REPORT, start_date, now)
 
     def end(self, sub: Subscription) -> None:
-        """End a subscription; frames of its reqid that are still under way are dropped."""
+        """End a subscription; frames of its reqid that are still under way are dropped, but for reports."""
         if self.subscriptions.pop(sub.reqid, None) is not None:
             self.send(venue.end_stream(sub.reqid))
+            if sub.stream == venue.EXECUTION_REPORT and sub is not self.main:
+                self._ended_reports.append(sub.reqid)
+
+    def tells_reports_still(self, frame: Frame | UnreadFrame) -> bool:
+        """Whether a frame tells live reports on a stream that was ended, beside the session's own, which goes on."""
+        return frame.reqid in self._ended_reports and frame.type == venue.EXECUTION_REPORT and not frame.initial
 
     def subscription(self, frame: Frame | UnreadFrame) -> Subscription | None:
         """Whose frame it is; one without a reqid is taken for the report stream's."""

@@ -282,7 +282,11 @@ class Sessions:
     ) -> None:
         sub = session.subscription(frame)
         if sub is None:
-            return  # a stream that was ended; its last frames are still under way (protocol 3.5)
+            # A stream that was ended: its last frames are still under way (protocol 3.5), or the venue goes on under
+            # its reqid. A report is the venue's word whatever it comes under, and known by its ExecID.
+            if records and session.main is not None and session.tells_reports_still(frame):
+                self._live(session, session.main, frame, records, source, now)
+            return
         if session.has_gap(sub, frame) and self._gap(session, sub, now):
             return  # the frame is of a stream that was just ended
         if sub.ended is None:
