@@ -227,14 +227,6 @@ BUGS: Final = (
         "sure = True",
     ),
     Bug(
-        "closings_before_the_answer_forgotten",
-        "a restarted mass cancel forgets what closed an order before the report that shows the order to be its own",
-        "I2",
-        "worker/core/sweep.py",
-        "if record.exec_type in venue.REJECTS or live_after(record) is not False:",
-        "if record:",
-    ),
-    Bug(
         "list_without_replay",
         "a list of orders serves the look-ups after it, though their replays were not read to an end",
         "I5",
