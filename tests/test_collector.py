@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from worker.collector import FEW, collect_garbage
+from worker.collector import AT_ONCE, FEW, collect_garbage
 
 
 class Knot:
@@ -59,12 +59,31 @@ async def test_what_is_old_is_collected_only_while_little_is_in_hand() -> None:
         assert await eventually(lambda: knot() is None)
 
 
-async def test_nothing_is_collected_in_between_and_the_collector_is_left_as_it_was() -> None:
-    assert gc.isenabled()
+async def test_what_one_turn_makes_is_looked_at_a_part_at_a_time() -> None:
+    found: list[int] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            found.append(info["generation"])
+
+    with collecting(lambda: FEW):
+        await asyncio.sleep(0.05)
+        gc.callbacks.append(note)
+        try:
+            made: list[list[int]] = [[] for _ in range(5 * AT_ONCE)]
+        finally:
+            gc.callbacks.remove(note)
+    assert len(made) == 5 * AT_ONCE
+    assert 4 <= len(found) <= 6
+    assert set(found) == {0}
+
+
+async def test_the_collector_is_left_as_it_was() -> None:
+    before = gc.get_threshold()
     with collecting(lambda: 0):
         await asyncio.sleep(0.05)
-        assert not gc.isenabled()
+        assert gc.get_threshold() != before
         assert gc.get_freeze_count() > 0
     await asyncio.sleep(0)
-    assert gc.isenabled()
+    assert gc.get_threshold() == before
     assert gc.get_freeze_count() == 0

@@ -18,6 +18,11 @@ EVERY_S: Final = 0.05
 ALL_EVERY_S: Final = 60.0
 """How often, at the most, everything is looked at."""
 
+AT_ONCE: Final = 10_000
+"""Objects made in one turn of the loop after which what is new is looked at without waiting for the clock."""
+
+NEVER: Final = 1_000_000
+
 FEW: Final = 1_000
 """Commands in hand beyond which not everything is looked at: it would be a pause."""
 
@@ -29,7 +34,8 @@ async def collect_garbage(
     loop = asyncio.get_running_loop()
     gc.collect()
     gc.freeze()
-    gc.disable()
+    thresholds = gc.get_threshold()
+    gc.set_threshold(AT_ONCE, NEVER, NEVER)
     try:
         due = loop.time() + all_every_s
         while True:
@@ -40,5 +46,5 @@ async def collect_garbage(
             else:
                 gc.collect(0)
     finally:
-        gc.enable()
+        gc.set_threshold(*thresholds)
         gc.unfreeze()

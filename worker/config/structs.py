@@ -119,7 +119,7 @@ class Kill(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prefetch: Prefetch = 200
     max_inflight: Window = 50_000
     rate_limit: Rate = 0.0
-    normal_batch: Annotated[int, Meta(ge=0, le=10_000)] = 8
+    normal_batch: Annotated[int, Meta(ge=0, le=10_000)] = 4
     max_age: Seconds = 60.0
     customer_users: Annotated[Users, Meta(min_length=1)] | None = None
     read_orders: bool = True

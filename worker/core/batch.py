@@ -20,7 +20,7 @@ BURST_S: Final = 0.1
 MAKE_WAY_S: Final = 1.0
 """So long after a kill cancel the normal lane still makes way: where one was, another is likely."""
 
-MAKE_WAY_PAUSE_S: Final = 0.005
+MAKE_WAY_PAUSE_S: Final = 0.0025
 
 
 class RateBudget:
