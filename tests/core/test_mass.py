@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.driver import Driver, Told, delivered, received
+from tests.core.driver import Driver, Told, delivered, received, received
 from tests.core.payloads import START_US, Fields, cancel_body, item, order, report
 from worker.core import sweep as sweep_module
 from worker.core import sweeps
@@ -176,6 +176,25 @@ def test_two_mass_cancels_that_come_at_once_send_one_cancel_an_order() -> None:
     pace(driver, 5)
     finals = [e for command in ("mass-1", "mass-2") for e in driver.finals(command)]
     assert [e["outcome"] for e in finals if e["index"] == 0] == ["mass_canceled", "mass_canceled"]
+
+
+def test_two_mass_cancels_whose_lists_end_at_once_send_one_cancel_an_order() -> None:
+    driver = Driver(kill={"read_orders": False})
+    driver.answering = False
+    driver.step(mass_command("mass-1"), mass_command("mass-2"))
+    lists = [s.frame["reqid"] for s in driver.subscribes() if s.frame["streams"][0]["name"] == "Order"]
+    assert len(lists) == 2
+    opened(driver, 0, 1, 2)
+    frames = [{"reqid": reqid, "type": "Order", "seqNum": 1, "initial": True, "data": driver.orders} for reqid in lists]
+    driver.step(*(received(1, json.dumps(frame).encode()) for frame in frames))
+    assert sorted(each["OrderID"] for frame in driver.cancel_frames() for each in frame["data"]) == [
+        "order-0", "order-1", "order-2",
+    ]  # fmt: skip
+    driver.answering = True
+    pace(driver, 10)
+    finals = [e for command in ("mass-1", "mass-2") for e in driver.finals(command)]
+    assert [e["outcome"] for e in finals if e["index"] == 0] == ["mass_canceled", "mass_canceled"]
+    assert {e["outcome"] for e in finals if e["index"]} <= {"canceled", "already_closed"}
 
 
 def test_an_orders_final_has_an_id_from_its_order_id_and_a_number_that_only_counts() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from worker.core.cancel import CancelState, concerns
+from worker.core.cancel import CancelState, Phase, concerns
 from worker.wire.venue import Record, names_no_order
 
 _NONE: Final[tuple[CancelState, ...]] = ()
@@ -137,13 +137,19 @@ class Inflight:
             return named or hits
         return hits
 
-    def young_send(self, order_id: str, sent_after: float) -> CancelState | None:
-        """A cancel of the order sent later than ``sent_after`` (monotonic), on a session that is ready now."""
+    def on_its_way(self, order_id: str, but: CancelState, sent_after: float) -> CancelState | None:
+        """Another cancel of the order, which ``but`` may join.
+
+        Sent later than ``sent_after`` (monotonic) on a session that is ready now, or about to be sent for another mass
+        cancel, no later than ``but`` would be.
+        """
         there = self._by_order.get(order_id)
-        if there is None:
-            return None
-        for cancel in there if isinstance(there, list) else (there,):
-            frame = cancel.frame
+        for cancel in there if isinstance(there, list) else ():
+            if cancel is but:
+                continue
+            frame, sweep, lane = cancel.frame, cancel.command.sweep, cancel.command.lane
             if frame is not None and frame.session.ready and cancel.sent_mono > sent_after:
+                return cancel
+            if cancel.phase is Phase.QUEUED and sweep is not None and lane in ("kill", but.command.lane):
                 return cancel
         return None

@@ -218,7 +218,7 @@ class Sweeps:
     def _cancel(self, sweep: Sweep, records: list[Record], now: Now) -> None:
         """Cancel open orders, unless a cancel of one is under way already."""
         inflight, queue = self._desk.inflight, self._desk.queues[sweep.command.lane]
-        sent_after = now.mono - self._config.venue.report_timeout
+        timeout = self._config.venue.report_timeout
         for record in records:
             order_id, symbol = record.order_id, record.symbol
             if order_id is None:
@@ -229,10 +229,10 @@ class Sweeps:
             if swept.cancel is not None:
                 inflight.drop(swept.cancel)
             cancel = sweep.new_cancel(swept, symbol)
-            joined = inflight.young_send(order_id, sent_after) if inflight.enter(cancel) else None
+            joined = inflight.on_its_way(order_id, cancel, now.mono - timeout) if inflight.enter(cancel) else None
             if joined is not None:
                 cancel.move(Phase.PARKED)  # another command's cancel is on its way: its reports tell of this order too
-                self._desk.wait_joined(cancel, joined.due)
+                self._desk.wait_joined(cancel, joined.due if joined.frame is not None else now.mono + timeout)
             else:
                 queue.put(cancel)
 
