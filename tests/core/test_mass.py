@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.driver import Driver, Told, delivered, received, received
+from tests.core.driver import Driver, Told, delivered, received
 from tests.core.payloads import START_US, Fields, cancel_body, item, order, report
 from worker.core import sweep as sweep_module
 from worker.core import sweeps
