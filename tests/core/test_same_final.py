@@ -351,6 +351,32 @@ def test_what_comes_live_after_a_look_up_in_vain_waits_for_the_next_one() -> Non
     assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", refused)
 
 
+@pytest.mark.parametrize("word", ["PendingCancel", "CancelRejected"])
+def test_a_word_that_ends_no_cancel_does_not_end_the_wait_for_the_history(word: str) -> None:
+    """It moves the cancel out of its doubt while the venue is asked, and an end that comes then may not be the first."""
+    first = ours(word, 0.1, **({"OrdStatus": "PendingReplace", "CxlRejReason": 3} if word == "CancelRejected" else {}))
+    refused, other = ours("CancelRejected", 0.2, CxlRejReason=2), report("Canceled", ClOrdID="z-9", Timestamp=at(5))
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item(TransactTime=at(-0.01)), redelivered=True)
+    driver.frame(1, data=[first])
+    driver.frame(1, data=[other])
+    assert driver.finals() == []
+    driver.history, driver.answering = [first, refused, other], True
+    driver.advance(60)
+    assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", refused)
+
+
+def test_of_a_cancel_that_nobody_else_had_a_reject_is_believed_after_one_look_up_in_vain() -> None:
+    driver = Driver()
+    driver.deliver(item(TransactTime=at(-0.01)))
+    driver.answering = False
+    reject = ours("CancelRejected", 0.3, OrdStatus="Canceled", CxlRejReason=0)
+    driver.frame(1, data=[reject])
+    driver.advance_until(lambda: bool(driver.finals()), 0.1, most=6)
+    assert (driver.outcome(), driver.final()["report"]) == ("already_closed", reject)
+
+
 def test_nor_does_the_replay_of_a_new_session_that_broke_off() -> None:
     refused, other = ours("CancelRejected", 0.1, CxlRejReason=2), report("Canceled", ClOrdID="z-9", Timestamp=at(5))
     driver = Driver(sessions=2)
