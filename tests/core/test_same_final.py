@@ -353,7 +353,7 @@ def test_what_comes_live_after_a_look_up_in_vain_waits_for_the_next_one() -> Non
 
 @pytest.mark.parametrize("word", ["PendingCancel", "CancelRejected"])
 def test_a_word_that_ends_no_cancel_does_not_end_the_wait_for_the_history(word: str) -> None:
-    """It moves the cancel out of its doubt while the venue is asked, and an end that comes then may not be the first."""
+    """It moves the cancel out of its doubt while the venue is asked; an end that comes then may not be the first."""
     first = ours(word, 0.1, **({"OrdStatus": "PendingReplace", "CxlRejReason": 3} if word == "CancelRejected" else {}))
     refused, other = ours("CancelRejected", 0.2, CxlRejReason=2), report("Canceled", ClOrdID="z-9", Timestamp=at(5))
     driver = Driver()
