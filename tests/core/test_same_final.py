@@ -367,6 +367,21 @@ def test_a_word_that_ends_no_cancel_does_not_end_the_wait_for_the_history(word: 
     assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", refused)
 
 
+def test_an_end_heard_while_its_look_up_was_lost_is_asked_about_at_once() -> None:
+    pending, fill = ours("PendingCancel", 0.1), anothers("Trade", 0.2, **FILL)
+    driver = Driver(sessions=2)
+    driver.answering = False
+    driver.deliver(item(TransactTime=at(-0.01)), redelivered=True)
+    driver.frame(1, data=[pending])
+    driver.frame(1, data=[fill])
+    driver.history, driver.answering = [pending, fill], True
+    driver.lose(1)
+    driver.lose(2)
+    driver.connect(replay=driver.history)
+    driver.advance(1)
+    assert (driver.outcome(), driver.final()["report"]) == ("already_closed", fill)
+
+
 def test_of_a_cancel_that_nobody_else_had_a_reject_is_believed_after_one_look_up_in_vain() -> None:
     driver = Driver()
     driver.deliver(item(TransactTime=at(-0.01)))

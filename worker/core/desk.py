@@ -135,6 +135,8 @@ class Desk:
                 and ends_otherwise(cancel, record)
             ):
                 self._overhear(cancel, Overheard(record, Raw(bytes(raw)), exec_id, session_id, replayed))
+                if cancel.phase in (Phase.PENDING, Phase.RUNNING) and cancel.command.sweep is None:
+                    self.doubt(cancel, "unclear_report", now, announce=False)  # nobody else may be asking about it
                 continue
             seen = cancel.exec_ids
             if exec_id in seen:

@@ -140,16 +140,18 @@ class Inflight:
     def on_its_way(self, order_id: str, but: CancelState, sent_after: float) -> CancelState | None:
         """Another cancel of the order, which ``but`` may join.
 
-        Sent later than ``sent_after`` (monotonic) on a session that is ready now, or about to be sent for another mass
-        cancel, no later than ``but`` would be.
+        Sent later than ``sent_after`` (monotonic) on a session that is ready now, or about to be sent on the kill lane
+        for another mass cancel, whose deadline is no earlier.
         """
         there = self._by_order.get(order_id)
         for cancel in there if isinstance(there, list) else ():
             if cancel is but:
                 continue
-            frame, sweep, lane = cancel.frame, cancel.command.sweep, cancel.command.lane
+            frame, command, deadline_us = cancel.frame, cancel.command, cancel.command.deadline_us
             if frame is not None and frame.session.ready and cancel.sent_mono > sent_after:
                 return cancel
-            if cancel.phase is Phase.QUEUED and sweep is not None and lane in ("kill", but.command.lane):
-                return cancel
+            if cancel.phase is Phase.QUEUED and command.sweep is not None and command.lane == "kill":
+                until = but.command.deadline_us
+                if deadline_us is None or (until is not None and deadline_us >= until):
+                    return cancel
         return None
