@@ -197,6 +197,30 @@ def test_two_mass_cancels_whose_lists_end_at_once_send_one_cancel_an_order() -> 
     assert {e["outcome"] for e in finals if e["index"]} <= {"canceled", "already_closed"}
 
 
+EVERYTHING = json.dumps({"type": "OrderMassCancelRequest", "data": [{"MassCancelRequestType": "AllOrders"}]}).encode()
+
+
+def test_a_mass_cancel_that_is_promoted_does_not_wait_for_what_the_normal_lane_holds_back() -> None:
+    driver = Driver(venue={"rate_limit": 5.0})
+    opened(driver, *range(20))
+    driver.deliver(body=EVERYTHING, id="mass-1")
+    driver.deliver(body=EVERYTHING, id="mass-2")
+    driver.deliver(body=EVERYTHING, id="mass-2", lane="kill")
+    driver.advance(0.1)
+    assert {each["OrderID"] for frame in driver.cancel_frames() for each in frame["data"]} == {
+        f"order-{n}" for n in range(20)
+    }
+
+
+def test_a_mass_cancel_does_not_wait_for_one_whose_deadline_is_earlier() -> None:
+    driver = Driver(kill={"rate_limit": 20.0})
+    opened(driver, *range(200))
+    driver.deliver(body=EVERYTHING, id="mass-1", lane="kill", headers={"deadline": format_utc(START_US + SECOND)})
+    driver.deliver(body=EVERYTHING, id="mass-2", lane="kill")
+    pace(driver, 4)
+    assert len(driver.cancels_sent()) > 70
+
+
 def test_an_orders_final_has_an_id_from_its_order_id_and_a_number_that_only_counts() -> None:
     driver = Driver()
     opened(driver, 5)
