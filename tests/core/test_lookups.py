@@ -168,6 +168,32 @@ def test_a_lost_session_asks_the_open_questions_again_elsewhere() -> None:
     assert driver.cancels_sent() == ["y-1", "y-1"]
 
 
+def test_a_question_that_costs_one_session_after_the_other_is_asked_ever_more_seldom() -> None:
+    """Else no session would live long enough for anything else."""
+    driver = doubtful()
+    waits = []
+    for session in range(1, 8):
+        asked = len(driver.questions())
+        driver.lose(session)
+        driver.connect()
+        waits.append(driver.advance_until(lambda asked=asked: len(driver.questions()) > asked, 0.05))  # type: ignore[misc]
+    assert waits[0] == 0, "the first loss may have had any reason"
+    assert all(0.2 <= wait <= 5.1 for wait in waits[1:])
+    assert waits[-1] > 1
+    driver.answering = True
+    driver.orders = WORKING
+    driver.lose(8)
+    driver.connect()
+    driver.advance(6)
+    assert driver.cancels_sent() == ["y-1", "y-1"]
+    driver.answering = False
+    driver.advance(10)
+    asked = len(driver.questions())
+    driver.lose(9)
+    driver.connect()
+    assert len(driver.questions()) > asked, "after an answer the count begins anew"
+
+
 def test_doubt_that_arises_during_a_look_up_waits_for_one_begun_after_it() -> None:
     driver = doubtful()
     driver.deliver(item(2), id="later", redelivered=True)

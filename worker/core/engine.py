@@ -67,7 +67,7 @@ class Engine:
         self.book = OpenOrders()
         self.reader = BookReader(config, self.book, self.effects)
         self.desk = Desk(config, self.events, self.stats, worker)
-        self.lookups = Lookups(config.venue, self.desk, self.stats)
+        self.lookups = Lookups(config.venue, self.desk, self.stats, worker)
         self.sweeps = Sweeps(config, self.desk, self.events, self.book, self.effects, self.stats)
         self.sessions = Sessions(
             config.venue, self.desk, self.lookups, self.sweeps, self.book, self.reader, self.effects, self.stats

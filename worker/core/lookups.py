@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final, NamedTuple
 
 from worker.config import Venue
+from worker.core.backoff import retry_wait
 from worker.core.cancel import CancelState, Phase
 from worker.core.clock import Now
 from worker.core.desk import Desk
@@ -27,19 +29,21 @@ all of them costs the venue and us as much as one for each piece.
 class Gathering(NamedTuple):
     """The lane's next look-up begins when ``many`` cancels wait for it, or at ``due`` (monotonic seconds)."""
 
-    many: int
+    many: float
     due: float
 
 
 class Lookups:
     """The inquiries under way. ``start`` begins one wherever doubtful cancels wait and none is running."""
 
-    def __init__(self, settings: Venue, desk: Desk, stats: Stats) -> None:
+    def __init__(self, settings: Venue, desk: Desk, stats: Stats, worker: str) -> None:
         self._settings = settings
+        self._worker = worker
         self._desk = desk
         self._stats = stats
         self._running: dict[Lane, Inquiry] = {}
         self._gathering: dict[Lane, Gathering] = {}
+        self._lost: dict[Lane, int] = dict.fromkeys(LANES, 0)  # sessions in a row, each with a look-up under way
         self._listed: OpenList | None = None
 
     def wanted(self) -> bool:
@@ -118,6 +122,7 @@ class Lookups:
             self._ask(inquiry, inquiry.order_queries(), now)
         if not inquiry.open_queries:
             del self._running[inquiry.lane]
+            self._lost[inquiry.lane] = 0
             self._gather(inquiry, now)
 
     def _gather(self, inquiry: Inquiry, now: Now) -> None:
@@ -187,12 +192,20 @@ class Lookups:
                 sure = query.ended == "venue"
                 self._desk.concluded(cancel, conclude(cancel, record, True), record, now, sure=sure)
 
-    def session_lost(self, session: SessionState) -> None:
-        """What was asked on a lost session and not answered is asked again on another."""
+    def session_lost(self, session: SessionState, now: Now) -> None:
+        """What was asked on a lost session and not answered is asked again on another.
+
+        The question itself may be what costs the sessions: after the second one in a row it waits longer each time.
+        """
         for lane, inquiry in list(self._running.items()):
             if inquiry.session is session:
                 del self._running[lane]
                 inquiry.give_up()
+                lost, settings = self._lost[lane], self._settings
+                self._lost[lane] += 1
+                if lost:
+                    wait = retry_wait(settings.lookup_min, settings.lookup_max, lost, self._worker, lane)
+                    self._gathering[lane] = Gathering(inf, now.mono + wait)
                 for cancel in list(inquiry.unanswered):
                     if inquiry.still_asks(cancel):
                         self._desk.doubtful[cancel.command.lane].append(cancel)

@@ -101,7 +101,7 @@ class Sessions:
         if session.main is not None and session.main.records:
             self._judge(session.main, session, now)  # the venue's word counts, though its stream broke off
         session.subscriptions.clear()  # who asked and what was asked would keep each other alive
-        self._lookups.session_lost(session)
+        self._lookups.session_lost(session, now)
         self._sweeps.session_lost(session, now)
         self._reader.session_lost(session, now)
         frames = list(session.frames.values())
