@@ -162,6 +162,7 @@ class Runner:
         self._tick_due = 0.0
         self._flush_scheduled = False
         self._read_at: Now | None = None
+        self._to_log: list[OutEvent] = []  # finals that were handed to a publisher
         self._outlets: dict[type[Effect], Callable[[Any], None]] = {
             OutEvent: self._publish,
             SendText: self._send_text,
@@ -240,6 +241,8 @@ class Runner:
         self._pool.flush()
         for link in self._links:
             link.flush()
+        if self._to_log:
+            self._log_finals()
 
     def _fail(self, error: Exception) -> None:
         self._outlets = dict.fromkeys(self._outlets, _drop)
@@ -260,7 +263,8 @@ class Runner:
         self.engine.stats.events_published[event.lane] += 1
         self._publishers[event.lane].publish(event)
         if event.final and not event.logged:
-            self._log_final(event)
+            event.logged = True
+            self._to_log.append(event)
 
     def _send_text(self, effect: SendText) -> None:
         self._pool.send(effect.session, effect.data)
@@ -292,8 +296,13 @@ class Runner:
     def _stopped(self, effect: Stopped) -> None:
         self._host.stopped()
 
+    def _log_finals(self) -> None:
+        """Once they are on their way, so that no event waits for a line of text."""
+        finals, self._to_log = self._to_log, []
+        for event in finals:
+            self._log_final(event)
+
     def _log_final(self, event: OutEvent) -> None:
-        event.logged = True
         cancel = event.cancel
         if cancel is None:
             self._log.info(

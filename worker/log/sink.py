@@ -29,10 +29,11 @@ class Sink:
         self._fd = stream if isinstance(stream, int) else -1
         self._poll = select.poll()
         self._chunk = _PIPE_BYTES
+        self._never_full = False
         if self._stream is None:
             self._poll.register(self._fd, select.POLLOUT)
             if _is_file(self._fd):
-                self._chunk = _BUFFER_BYTES
+                self._chunk, self._never_full = _BUFFER_BYTES, True
         self._lines: list[bytes] = []
         self._bytes = 0
         self._torn = False
@@ -93,7 +94,7 @@ class Sink:
             if self._torn:
                 os.write(self._fd, b"\n")  # ends the half line that a failure left behind
                 self._torn = False
-            while written < len(data) and self._poll.poll(0):
+            while written < len(data) and (self._never_full or self._poll.poll(0)):
                 written += os.write(self._fd, data[written : written + self._chunk])
         except (OSError, ValueError):
             return written, True
