@@ -208,6 +208,19 @@ def test_the_normal_lane_never_slows_a_kill_command_down() -> None:
     assert driver.final(index=1)["lane"] == "kill"
 
 
+def test_a_promoted_command_leaves_with_the_kill_lane_alone_though_its_place_in_the_normal_queue_comes_first() -> None:
+    driver = Driver(broker={"max_inflight": 2}, kill={"max_inflight": 1, "normal_batch": 0})
+    driver.deliver(item(1), lane="kill", id="kill")
+    driver.deliver(item(2), item(3), id="before")
+    driver.deliver(item(4), id="ahead")
+    driver.deliver(item(5), id="promoted")
+    driver.deliver(item(5), id="promoted", lane="kill")
+    assert driver.cancels_sent() == ["y-1", "y-2", "y-3"], "both lanes are full"
+    ends = [report("Canceled", ClOrdID=f"y-{n}", OrderID=f"order-{n}") for n in (2, 3)]
+    driver.frame(1, data=ends)
+    assert driver.cancels_sent() == ["y-1", "y-2", "y-3", "y-4"], "room for two in the normal lane"
+
+
 def test_promoted_while_doubtful_the_question_goes_ahead() -> None:
     driver = Driver(sessions=0)
     driver.deliver(item(), redelivered=True)

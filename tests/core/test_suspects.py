@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.core.driver import Driver
-from tests.core.payloads import Fields, item, order
+from tests.core.payloads import Fields, item, order, report
 
 WORKING = [order("New", OrderID=f"order-{n}", ClOrdID="ord-000417") for n in range(1, 10)]
 
@@ -28,6 +28,17 @@ def test_each_cancel_of_a_suspect_goes_alone(count: int, frames: list[int]) -> N
     driver.orders = WORKING
     driver.deliver(*(item(n) for n in range(1, 10)), redelivered=True, headers={"x-delivery-count": count})
     assert [len(frame["data"]) for frame in driver.cancel_frames()] == frames, "all found working by one list"
+
+
+def test_a_suspect_goes_alone_though_others_that_wait_go_in_one_frame() -> None:
+    driver = Driver(broker={"max_inflight": 3})
+    driver.orders = WORKING
+    driver.deliver(item(5), item(6), item(7), id="before")
+    driver.deliver(item(1), id="ordinary")
+    suspect(driver, 2)
+    ends = [report("Canceled", ClOrdID=f"y-{n}", OrderID=f"order-{n}") for n in (5, 6, 7)]
+    driver.frame(1, data=ends)
+    assert [[each["ClOrdID"] for each in frame["data"]] for frame in driver.cancel_frames()[1:]] == [["y-1"], ["y-2"]]
 
 
 def test_suspects_are_handled_one_at_a_time() -> None:

@@ -395,3 +395,39 @@ def test_a_name_among_the_values_is_no_second_key() -> None:
     item = {"Symbol": "type", "ClOrdID": "OrderID", "OrigClOrdID": "ClOrdID", "Note": "Symbol"}
     for content_type in (JSON, MSGPACK):
         assert only_item(read(encoded(cancel_request(item), content_type), content_type)).orig_cl_ord_id == "ClOrdID"
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_a_name_among_the_values_costs_json_the_short_way_as_little_as_blanks_do(separators: tuple[str, str]) -> None:
+    context, _ = read_context(Properties(message_id="cmd-1"))
+    raw = json.dumps(cancel_request({**good_item(1), "OrigClOrdID": "OrderID"}), separators=separators).encode()
+    assert read_plainly(raw, context, True) is not None
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("name", ["Symbol", "ClOrdID", "OrderID", "OrigClOrdID"])
+@pytest.mark.parametrize("character", [" ", "\x7f", "é", "\u00a0"])
+def test_a_character_that_is_not_visible_ascii_spoils_its_item_however_the_body_is_spaced(
+    separators: tuple[str, str], name: str, character: str
+) -> None:
+    spoilt = {**good_item(1), "OrigClOrdID": "ord-1"}
+    spoilt[name] = "a" + character
+    raw = json.dumps(cancel_request(good_item(0), spoilt), ensure_ascii=False, separators=separators).encode()
+    verdict = read(raw)
+    assert isinstance(verdict, CancelCommand)
+    good, bad = verdict.items
+    assert isinstance(good, CancelItem)
+    assert isinstance(bad, InvalidItem)
+    assert bad.rejection.field == name
+
+
+def test_equal_and_unequal_times_of_one_command_are_each_written_as_the_venue_wants_them() -> None:
+    times = ["2021-09-15T06:09:42+02:00", "2021-09-15T06:09:42+02:00", None, "2021-09-15T04:09:43Z"]
+    times += ["2021-09-15T06:09:42+02:00", "2021-09-15T04:09:42.000000Z"]
+    raw = as_json(cancel_request(*({**good_item(n), "TransactTime": time} for n, time in enumerate(times))))
+    context, _ = read_context(Properties(message_id="cmd-1"))
+    plain = read_plainly(raw, context, True)
+    assert plain is not None
+    second = "2021-09-15T04:09:42.000000Z"
+    expected = [second, second, None, "2021-09-15T04:09:43.000000Z", second, second]
+    assert [item.transact_time for item in plain.items if isinstance(item, CancelItem)] == expected

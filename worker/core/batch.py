@@ -129,12 +129,15 @@ class LaneQueue:
         """
         waiting, lane, queued, sent = self._waiting, self.lane, Phase.QUEUED, Phase.SENT
         batch: list[CancelState] = []
+        looked_at = None  # the command whose lane and deadline allow it: many cancels in a row are of one
         while waiting and len(batch) < most:
             cancel = waiting[0]
-            if cancel.phase is queued and cancel.command.lane == lane:
-                if batch and (cancel.alone or is_past_deadline(cancel, now)):
+            command = cancel.command
+            if cancel.phase is queued and (command is looked_at or command.lane == lane):
+                if batch and (cancel.alone or (command is not looked_at and is_past_deadline(cancel, now))):
                     break
-                cancel.move(sent)
+                looked_at = command
+                cancel.phase = sent  # a legal move, since it is queued
                 batch.append(cancel)
             waiting.popleft()
         return batch
@@ -146,13 +149,17 @@ def is_past_deadline(cancel: CancelState, now: Now) -> bool:
     return deadline_us is not None and now.utc_us > deadline_us
 
 
-def element(cancel: CancelState, target: str, sent_at: str) -> CancelElement:
-    """One element of the request. ``target`` is the setting ``venue.target`` (contract section 2)."""
-    item = cancel.item
-    order_id, orig = item.order_id, item.orig_cl_ord_id
-    if order_id is not None and orig is not None:
-        if target == "order_id":
-            orig = None
-        elif target == "orig_cl_ord_id":
-            order_id = None
-    return CancelElement(item.symbol, cancel.cl_ord_id, cancel.transact_time or sent_at, order_id, orig, item.timestamp)
+def elements(batch: list[CancelState], target: str, sent_at: str) -> list[CancelElement]:
+    """The elements of the request, one for each cancel. ``target`` is ``venue.target`` (contract section 2)."""
+    made: list[CancelElement] = []
+    for cancel in batch:
+        item = cancel.item
+        order_id, orig = item.order_id, item.orig_cl_ord_id
+        if order_id is not None and orig is not None:
+            if target == "order_id":
+                orig = None
+            elif target == "orig_cl_ord_id":
+                order_id = None
+        transact_time = cancel.transact_time or sent_at
+        made.append(CancelElement(item.symbol, cancel.cl_ord_id, transact_time, order_id, orig, item.timestamp))
+    return made

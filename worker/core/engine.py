@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any, Final, Literal
 
 from worker.config import Config
-from worker.core.batch import MakingWay, RateBudget, element, is_past_deadline
+from worker.core.batch import MakingWay, RateBudget, elements, is_past_deadline
 from worker.core.book import BookReader, OpenOrders
 from worker.core.cancel import CancelState
 from worker.core.clock import Now
@@ -293,7 +293,7 @@ class Engine:
         """
         settings, stats, sent_at = self._config.venue, self.stats, self.events.at(now)
         reqid = session.take_reqid()
-        data = venue.cancel_request(reqid, [element(cancel, settings.target, sent_at) for cancel in batch])
+        data = venue.cancel_request(reqid, elements(batch, settings.target, sent_at))
         if len(data) > settings.max_frame_bytes and len(batch) > 1:
             half = len(batch) // 2
             self._send(session, lane, batch[:half], now)

@@ -67,15 +67,19 @@ class Inflight:
 
     def enter(self, cancel: CancelState) -> bool:
         """Make ``cancel`` findable by everything known of it now. Returns whether another one has its OrderID."""
-        _add(self._by_request, cancel.cl_ord_id, cancel)
+        by_request, cl_ord_id, order_id = self._by_request, cancel.cl_ord_id, cancel.order_id
+        if by_request.setdefault(cl_ord_id, cancel) is not cancel:
+            _add(by_request, cl_ord_id, cancel)
         for earlier in cancel.earlier_ids:
-            _add(self._by_request, earlier, cancel)
+            _add(by_request, earlier, cancel)
         for client_id in cancel.client_ids:
             _add(self._by_client, client_id, cancel)
         if cancel.command.redelivered:
             for fresh in cancel.fresh_ids():
-                _add(self._by_request, fresh, cancel)
-        return cancel.order_id is not None and _add(self._by_order, cancel.order_id, cancel)
+                _add(by_request, fresh, cancel)
+        if order_id is None or self._by_order.setdefault(order_id, cancel) is cancel:
+            return False
+        return _add(self._by_order, order_id, cancel)
 
     def learn_request(self, cancel: CancelState) -> None:
         """``cancel`` took a fresh ClOrdID."""

@@ -255,13 +255,14 @@ class Intake:
         self.commands[state.command_id] = state
         self._stats.cancels_received[lane] += len(items)
         invalid: list[InvalidItem] = []
+        enter, cancels, redelivered = self._desk.inflight.enter, state.cancels, state.redelivered
         for item in items:
             if isinstance(item, CancelItem):
                 cancel = cancel_of(state, item)
-                if state.redelivered:
+                if redelivered:
                     cancel.sent = "maybe"
-                state.cancels.append(cancel)
-                self._desk.inflight.enter(cancel)
+                cancels.append(cancel)
+                enter(cancel)
             else:
                 invalid.append(item)
         state.unfinished = len(items)
@@ -279,13 +280,13 @@ class Intake:
 
     def _begin(self, state: CommandState, now: Now) -> None:
         """What is redelivered is doubtful before anything else (contract 4.3); the rest waits to be sent."""
-        queue = self._desk.queues[state.lane]
+        queue, suspect, redelivered = self._desk.queues[state.lane], state.suspect, state.redelivered
         for cancel in state.cancels:
             if cancel.phase is Phase.FINAL:
                 continue  # told by a report while the command waited for its turn
-            if state.suspect:
+            if suspect:
                 cancel.alone = True
-            if state.redelivered:
+            if redelivered:
                 self._desk.doubt(cancel, "redelivered", now, announce=False)
             else:
                 queue.put(cancel)

@@ -12,7 +12,7 @@ from collections import Counter
 from typing import Final, Literal, TypeAlias, cast
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, structs
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from worker.wire import rules
 from worker.wire.body import MAX_ITEMS, Record, UnreadableBodyError, read_json, read_msgpack
@@ -23,10 +23,11 @@ from worker.wire.item import (
     CancelItem,
     InvalidItem,
     PlainItem,
+    are_visible_ascii,
     derive_cl_ord_id,
     derive_sweep_cl_ord_id,
     read_item,
-    read_plain_item,
+    read_plain_items,
 )
 from worker.wire.properties import Context, Properties, read_context
 from worker.wire.rules import Rejection, rejection
@@ -120,22 +121,21 @@ def _is_json(content_type: str | None) -> bool | None:
     return True if essence in JSON_TYPES else False if essence in MSGPACK_TYPES else None
 
 
-_NO_REQID: Final = Raw()
-
-
 class _PlainBody(Struct, gc=False):
     type: str
     data: list[PlainItem]
-    reqid: Raw = _NO_REQID
+    reqid: Raw | UnsetType = UNSET
 
 
 _plain_json: Final = msgspec.json.Decoder(_PlainBody).decode
 _plain_msgpack: Final = msgspec.msgpack.Decoder(_PlainBody).decode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def read_plainly(body: bytes, context: Context, as_json: bool) -> CancelCommand | None:
     """The command if all of it is valid and this can be told cheaply; None: read_exactly decides."""
-    if as_json and (b"\\" in body or not (body.isascii() or _is_utf8(body))):
+    ascii_only = body.isascii()
+    if as_json and (b"\\" in body or not (ascii_only or _is_utf8(body))):
         return None  # escaped keys can't be counted; bad UTF-8 in an ignored field would go unseen
     try:
         plain = _plain_json(body) if as_json else _plain_msgpack(body)
@@ -144,15 +144,16 @@ def read_plainly(body: bytes, context: Context, as_json: bool) -> CancelCommand 
     data = plain.data
     if plain.type != CANCEL or not 1 <= len(data) <= MAX_ITEMS:
         return None
+    # JSON texts have no control characters, so where the body has no blank and no DEL all of them are visible.
+    visible = as_json and ascii_only and b" " not in body and b"\x7f" not in body
+    if not (visible or are_visible_ascii(data)):
+        return None
     command_id = context.command_id or data[0].cl_ord_id
     if command_id is UNSET or not command_id:
         return None
-    items: list[CancelItem | InvalidItem] = []
-    for index, each in enumerate(data):
-        item = read_plain_item(each, index, command_id)
-        if item is None:
-            return None
-        items.append(item)
+    items = read_plain_items(data, command_id)
+    if items is None:
+        return None
     if len(items) > 1 and len({item.cl_ord_id for item in items}) != len(items):
         return None
     if not (as_json and _no_text_unread(body, plain)) and not _no_name_unread(body, plain):
@@ -171,21 +172,12 @@ def _is_utf8(body: bytes) -> bool:
 def _no_text_unread(body: bytes, plain: _PlainBody) -> bool:
     """Proof for a JSON body without backslash that no known key stands twice in one object; False: no proof.
 
-    A text is two quotes, since none can be escaped. Those that were decoded are counted: every key that is there, every
-    value that is not null. Are there no others, then there is no other key. A body with unknown fields has others.
+    What was decoded is encoded anew, which writes every key and text as it stands in the body, and no blanks. Is that
+    as long, then there is nothing else in the body. It may have blanks: then the quotes are counted, two of every text,
+    since none can be escaped. A body with unknown fields has others.
     """
-    quotes = 6 if plain.reqid is _NO_REQID else 8 + bytes(plain.reqid).count(b'"')
-    for each in plain.data:
-        fields = (
-            each.symbol,
-            each.cl_ord_id,
-            each.order_id,
-            each.orig_cl_ord_id,
-            each.transact_time,
-            each.timestamp,
-        )
-        quotes += 24 - 4 * fields.count(UNSET) - 2 * fields.count(None)
-    return body.count(b'"') == quotes
+    again = _encode(plain)
+    return len(again) == len(body) or again.count(b'"') == body.count(b'"')
 
 
 def _no_name_unread(body: bytes, plain: _PlainBody) -> bool:
@@ -201,7 +193,7 @@ def _no_name_unread(body: bytes, plain: _PlainBody) -> bool:
     return (
         count(b"type") == 1
         and count(b"data") == 1
-        and count(b"reqid") == (plain.reqid is not _NO_REQID)
+        and count(b"reqid") == (plain.reqid is not UNSET)
         and count(b"Symbol") == len(data)
         and count(b"OrigClOrdID") == orig_cl_ord_ids
         and count(b"ClOrdID") == orig_cl_ord_ids + sum([each.cl_ord_id is not UNSET for each in data])

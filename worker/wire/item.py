@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from worker.wire.body import Record
 from worker.wire.event import derived_uuid
@@ -53,13 +53,21 @@ class InvalidItem(Struct, frozen=True, gc=False):
     orig_cl_ord_id: str | None = None
 
 
-class PlainItem(Struct, gc=False):
-    """One element of ``data`` under the names of the wire. UNSET: the key is not there; None: it is there with null."""
+_Symbol: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL)]
+_ClOrdID: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_CL_ORD_ID)]
+_TargetID: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_TARGET_ID)]
 
-    symbol: str | UnsetType | None = field(default=UNSET, name="Symbol")
-    cl_ord_id: str | UnsetType | None = field(default=UNSET, name="ClOrdID")
-    order_id: str | UnsetType | None = field(default=UNSET, name="OrderID")
-    orig_cl_ord_id: str | UnsetType | None = field(default=UNSET, name="OrigClOrdID")
+
+class PlainItem(Struct, gc=False):
+    """One element of ``data`` under the names of the wire. UNSET: the key is not there; None: it is there with null.
+
+    Decoding it holds the rules of length, and that there is a Symbol.
+    """
+
+    symbol: _Symbol = field(name="Symbol")
+    cl_ord_id: _ClOrdID | UnsetType | None = field(default=UNSET, name="ClOrdID")
+    order_id: _TargetID | UnsetType | None = field(default=UNSET, name="OrderID")
+    orig_cl_ord_id: _TargetID | UnsetType | None = field(default=UNSET, name="OrigClOrdID")
     transact_time: str | UnsetType | None = field(default=UNSET, name="TransactTime")
     timestamp: str | UnsetType | None = field(default=UNSET, name="Timestamp")
 
@@ -82,39 +90,44 @@ def derive_sweep_cl_ord_id(command_id: str, order_id: str, sweep: int) -> str:
     return derived_uuid(f"sweep/{sweep}/{len(order_id)}/{order_id}/{command_id}")
 
 
-def read_plain_item(plain: PlainItem, index: int, command_id: str) -> CancelItem | None:
-    """The cancel if every rule holds; None if one does not: read_item says which."""
-    symbol, cl_ord_id, order_id = plain.symbol, plain.cl_ord_id, plain.order_id
-    orig_cl_ord_id, transact_time, timestamp = plain.orig_cl_ord_id, plain.transact_time, plain.timestamp
-    if cl_ord_id is UNSET or cl_ord_id is None:
-        cl_ord_id = derive_cl_ord_id(command_id, index)
-    if order_id is UNSET:
-        order_id = None
-    if orig_cl_ord_id is UNSET:
-        orig_cl_ord_id = None
-    if symbol is UNSET or symbol is None or (order_id is None and orig_cl_ord_id is None):
-        return None
-    # An absent id is spelled "None" here, which breaks no rule. One test of all characters is cheaper than four.
-    texts = f"{symbol}{cl_ord_id}{order_id}{orig_cl_ord_id}"
-    if not (
-        texts.isascii()
-        and texts.isprintable()
-        and " " not in texts
-        and 0 < len(symbol) <= MAX_SYMBOL
-        and 0 < len(cl_ord_id) <= MAX_CL_ORD_ID
-        and (order_id is None or 0 < len(order_id) <= MAX_TARGET_ID)
-        and (orig_cl_ord_id is None or 0 < len(orig_cl_ord_id) <= MAX_TARGET_ID)
-    ):
-        return None
-    try:
-        transact_time = None if transact_time is UNSET or transact_time is None else normalise_utc(transact_time)
-        if timestamp is UNSET:
-            timestamp = None
-        elif timestamp is not None:
-            parse_utc(timestamp)
-    except ValueError:
-        return None
-    return CancelItem(index, symbol, cl_ord_id, order_id, orig_cl_ord_id, transact_time, timestamp)
+def are_visible_ascii(data: list[PlainItem]) -> bool:
+    """Whether all symbols and ids are of ASCII 0x21 to 0x7E, and nothing else."""
+    # An absent id is spelled "None" or "UNSET" here, which breaks no rule. One test of all texts is the cheapest.
+    texts = "".join([f"{each.symbol}{each.cl_ord_id}{each.order_id}{each.orig_cl_ord_id}" for each in data])
+    return texts.isascii() and texts.isprintable() and " " not in texts
+
+
+def read_plain_items(data: list[PlainItem], command_id: str) -> list[CancelItem | InvalidItem] | None:
+    """The cancels if every rule holds of all; None if one does not: read_item says which. See are_visible_ascii."""
+    items: list[CancelItem | InvalidItem] = []
+    last = last_normal = None
+    for index, plain in enumerate(data):
+        cl_ord_id, order_id, orig_cl_ord_id = plain.cl_ord_id, plain.order_id, plain.orig_cl_ord_id
+        transact_time, timestamp = plain.transact_time, plain.timestamp
+        if cl_ord_id is UNSET or cl_ord_id is None:
+            cl_ord_id = derive_cl_ord_id(command_id, index)
+        if order_id is UNSET:
+            order_id = None
+        if orig_cl_ord_id is UNSET:
+            orig_cl_ord_id = None
+        if order_id is None and orig_cl_ord_id is None:
+            return None
+        try:
+            if transact_time is UNSET or transact_time is None:
+                transact_time = None
+            elif transact_time == last:  # as it often is in one command
+                transact_time = last_normal
+            else:
+                last = transact_time
+                transact_time = last_normal = normalise_utc(transact_time)
+            if timestamp is UNSET:
+                timestamp = None
+            elif timestamp is not None:
+                parse_utc(timestamp)
+        except ValueError:
+            return None
+        items.append(CancelItem(index, plain.symbol, cl_ord_id, order_id, orig_cl_ord_id, transact_time, timestamp))
+    return items
 
 
 def read_item(value: object, index: int, command_id: str) -> CancelItem | InvalidItem:
