@@ -49,6 +49,7 @@ class OpenOrders:
         self._orders: dict[str, Record] = {}
         self._closed: set[str] = set()
         self._closed_first: deque[str] = deque()
+        self._giving_way: list[str] = []
         self._most = most
         self.clock_offset_us = 0
 
@@ -57,37 +58,51 @@ class OpenOrders:
 
     def note(self, record: Record) -> None:
         """Take in a report."""
-        order_id = record.order_id
-        if record.exec_type in NO_NEWS or order_id is None or venue.names_no_order(order_id):
+        if record.exec_type in NO_NEWS:
             return
         live = live_after(record)
-        if live is False:
-            self._orders.pop(order_id, None)
-            if order_id not in self._closed:  # remembered: a replay may tell of its beginning after its end
-                self._closed.add(order_id)
-                self._closed_first.append(order_id)
-                if len(self._closed) > MOST_CLOSED:
-                    self._closed.remove(self._closed_first.popleft())
-        elif live:
-            self._add(order_id, record)
+        if live:
+            self._add(record)
+        elif live is False:
+            self._close(record.order_id)
+
+    def _close(self, order_id: str | None) -> None:
+        if order_id is None or order_id in venue.NO_ORDER:
+            return
+        self._orders.pop(order_id, None)
+        if order_id not in self._closed:  # remembered: a replay may tell of its beginning after its end
+            self._closed.add(order_id)
+            self._closed_first.append(order_id)
+            if len(self._closed) > MOST_CLOSED:
+                self._closed.remove(self._closed_first.popleft())
 
     def note_listed(self, record: Record) -> None:
         """Take in an Order record: the state of an order at some moment, which reports may have overtaken."""
-        order_id = record.order_id
-        if order_id is None or venue.names_no_order(order_id):
-            return
         if venue.status_is_closed(record) or venue.is_filled(record):
-            self._orders.pop(order_id, None)
+            if record.order_id is not None:
+                self._orders.pop(record.order_id, None)
         else:
-            self._add(order_id, record)
+            self._add(record)
 
-    def _add(self, order_id: str, record: Record) -> None:
-        if order_id not in self._orders and order_id not in self._closed:
-            self._orders[order_id] = record
-            if len(self._orders) > self._most:
-                # Many at once: the first key of a dict is found by walking over all that were deleted before it.
-                for oldest in list(islice(self._orders, 1 + self._most // 20)):
-                    del self._orders[oldest]
+    def _add(self, record: Record) -> None:
+        order_id, orders = record.order_id, self._orders
+        if order_id in orders or order_id in self._closed or order_id is None or order_id in venue.NO_ORDER:
+            return
+        orders[order_id] = record
+        if len(orders) > self._most:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop one of the oldest.
+
+        They are looked up many at once, since the first key of a dict is found by walking over all that were deleted
+        before it, and dropped one at a time, since to free thousands of records takes milliseconds.
+        """
+        while len(self._orders) > self._most:
+            if not self._giving_way:
+                self._giving_way = list(islice(self._orders, 1 + self._most // 20))
+                self._giving_way.reverse()
+            self._orders.pop(self._giving_way.pop(), None)
 
     def orders(self) -> Iterator[Record]:
         """Those of the moment at which the first one is taken, oldest first."""

@@ -354,11 +354,14 @@ _MAY_CLOSE: Final = frozenset({"Canceled", "Cancelled", "Expired", "Trade"})
 
 def live_after(record: Record) -> bool | None:
     """Whether the order works after ``record``: None where the record cannot tell."""
-    if record.ord_status in _WORKING and record.exec_type not in _MAY_CLOSE:
+    exec_type = record.exec_type
+    if record.ord_status in _WORKING and (
+        exec_type not in _MAY_CLOSE or (exec_type == "Trade" and not venue.is_zero(record.leaves_qty))
+    ):
         return True  # what most reports say
-    if venue.is_canceled_word(record.exec_type) or record.exec_type == "Expired" or venue.is_filled(record):
+    if venue.is_canceled_word(exec_type) or exec_type == "Expired" or venue.is_filled(record):
         return False
-    if record.exec_type in venue.REJECTS and record.ord_status == "Rejected":
+    if exec_type in venue.REJECTS and record.ord_status == "Rejected":
         return None
     if venue.status_is_closed(record):
         return False

@@ -7,6 +7,7 @@ cancels stay known, first in first out, so that a report that comes after a fina
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import Final
 
 from worker.core.cancel import CancelState, Phase, concerns
@@ -114,12 +115,19 @@ class Inflight:
         while len(self._ended) > self._remember:
             self.drop(self._ended.popleft())
 
+    def known_ids(self) -> tuple[Collection[str | None], Collection[str | None], Collection[str | None]]:
+        """ClOrdIDs, OrderIDs and client ids by which any cancel is known at the moment at which they are looked at.
+
+        A report that names none of them concerns nobody: that ``find`` would find nothing is told without a call.
+        """
+        return self._by_request, self._by_order, self._by_client
+
     def find(self, record: Record) -> list[CancelState] | tuple[CancelState, ...]:
         """Every cancel that ``record`` concerns, by any of the three matches of protocol section 6."""
-        request_id, order_id, clients = record.cl_ord_id, record.order_id, self._by_client
+        request_id, order_id = record.cl_ord_id, record.order_id
         found, on_order = self._by_request.get(request_id), self._by_order.get(order_id)
         by_first = by_last = None
-        if clients:
+        if clients := self._by_client:
             by_first, by_last = clients.get(record.orig_cl_ord_id), clients.get(request_id)
         if found is on_order and by_last is None and (by_first is None or by_first is found):
             # The usual case: nobody's, or one cancel that all ids lead to.

@@ -32,6 +32,9 @@ REREAD_AT_MOST_EVERY_S: Final = 5.0
 AnyFrame = Frame | UnreadFrame
 Source = bytes | list[Raw]
 """Where a record's own bytes are had, should they be needed: the message, or its records already taken apart."""
+Told = tuple[list[Record], Source]
+"""The records of one frame, and where their own bytes are had."""
+
 LONGEST_NOTED: Final = 500
 """Characters of what an error frame says that are noted; it may hold megabytes."""
 
@@ -63,7 +66,10 @@ class Sessions:
         self._stats = stats
         self._sessions: dict[int, SessionState] = {}
         self._find = desk.inflight.find
+        self._known_ids = desk.inflight.known_ids()
+        self._counts = stats.reports
         self._last_report_at: str | None = None
+        self._last_stamp = ""
         self._words_met: set[tuple[str, str | None]] = set()
         self._lost_with: list[CancelState] = []
         self.ready = False
@@ -145,30 +151,38 @@ class Sessions:
         self._stats.frames_received += len(messages)
         session.heard_at = now.mono
         session.pinged_at = None
-        was_ready = self.ready
+        was_ready, main = self.ready, session.main
+        live: list[Told] = []
         for message in messages:
             try:
                 frame = read_frame(message)
             except FrameError as e:
+                self._reports(session, live, now)
+                live = []
                 self._read_apart(session, message, str(e), now)
+                main = session.main
                 continue
-            main, seq = session.main, frame.seq_num
+            seq = frame.seq_num
+            if (
+                main is not None
+                and seq == main.next_seq
+                and frame.reqid == main.reqid
+                and seq is not None
+                and main.ended is not None
+                and frame.type == EXECUTION_REPORT
+            ):  # the live report stream goes on: nearly all that ever comes
+                main.next_seq = seq + 1
+                if frame.data:
+                    live.append((frame.data, message))
+                continue
+            self._reports(session, live, now)
+            live = []
             try:
-                if (
-                    main is not None
-                    and frame.reqid == main.reqid
-                    and seq is not None
-                    and seq == main.next_seq
-                    and main.ended is not None
-                    and frame.type == EXECUTION_REPORT
-                ):  # the live report stream goes on: nearly all that ever comes
-                    main.next_seq = seq + 1
-                    if frame.data:
-                        self._live(session, main, frame, frame.data, message, now)
-                else:
-                    self._other_frame(session, frame, frame.data, message, now)
+                self._other_frame(session, frame, frame.data, message, now)
             except FrameError as e:  # a record's own bytes could not be had
                 self._unreadable(session, str(e), now)
+            main = session.main
+        self._reports(session, live, now)
         return self.ready is not was_ready
 
     def _other_frame(
@@ -350,7 +364,7 @@ class Sessions:
     def _live(
         self, session: SessionState, sub: Subscription, frame: AnyFrame, records: list[Record], source: Source, now: Now
     ) -> None:
-        """Judge each report of a live frame. Most are another's, or came on another session: those cost least."""
+        """Take in the records of a live frame."""
         if sub.stream != EXECUTION_REPORT:
             for record in records:
                 self._keep_order(sub, frame, record)
@@ -358,42 +372,62 @@ class Sessions:
         if isinstance(sub.query, Recovery):
             for record in records:
                 self._sweeps.recover(sub.query, record)
-        find, stats = self._find, self._stats
-        raws: list[Raw] | None = None
-        for index, record in enumerate(records):
-            self._count(record)
-            if record.timestamp != self._last_report_at and sub.query is None:
-                self._note_report_time(record.timestamp)
-            concerned = find(record)
-            if not concerned:
-                stats.foreign_reports += 1
-                self._book.note(record)
-                continue
-            exec_id = record.exec_id
-            if not exec_id:
-                raws = raws or _raws(source)
-                exec_id = exec_id_of(raws[index])
-            first = concerned[0]
-            if (
-                exec_id in first.exec_ids
-                and (first.phase is Phase.FINAL or record.exec_type == "PendingCancel")
-                and len(concerned) == 1
-            ):
-                stats.duplicate_reports += 1  # it came on another session
-                continue
-            raws = raws or _raws(source)
-            self._book.note(record)
-            self._desk.apply(concerned, record, raws[index], exec_id, now, session.session_id)
+        self._reports(session, [(records, source)], now, of_main=sub.query is None)
+
+    def _reports(self, session: SessionState, told: list[Told], now: Now, *, of_main: bool = True) -> None:
+        """Judge live reports, frame by frame. Most are another's, or came on another session: those cost least."""
+        requests, orders, clients = self._known_ids
+        find, note, counts = self._find, self._book.note, self._counts
+        foreign = 0
+        for records, source in told:
+            raws: list[Raw] | None = None
+            try:
+                for index, record in enumerate(records):
+                    exec_type, request_id = record.exec_type or "other", record.cl_ord_id
+                    if exec_type in counts and record.ord_status in STATUSES:
+                        counts[exec_type] += 1
+                    else:
+                        self._count(record)
+                    if record.timestamp != self._last_report_at and of_main:
+                        self._note_report_time(record.timestamp)
+                    known = (
+                        request_id in requests
+                        or record.order_id in orders
+                        or (clients and (record.orig_cl_ord_id in clients or request_id in clients))
+                    )
+                    concerned = find(record) if known else ()
+                    if not concerned:
+                        foreign += 1
+                        note(record)
+                        continue
+                    exec_id = record.exec_id
+                    if not exec_id:
+                        raws = raws or _raws(source)
+                        exec_id = exec_id_of(raws[index])
+                    first = concerned[0]
+                    if (
+                        exec_id in first.exec_ids
+                        and (exec_type == "PendingCancel" or first.phase is Phase.FINAL)
+                        and len(concerned) == 1
+                    ):
+                        self._stats.duplicate_reports += 1  # it came on another session
+                        continue
+                    raws = raws or _raws(source)
+                    note(record)
+                    self._desk.apply(concerned, record, raws[index], exec_id, now, session.session_id)
+            except FrameError as e:  # a record's own bytes could not be had
+                self._unreadable(session, str(e), now)
+        self._stats.foreign_reports += foreign
 
     def _count(self, record: Record) -> None:
         """Count a report; a word that no page lists is logged when it is met first (protocol 5.1, 5.2)."""
-        exec_type, reports = record.exec_type or "other", self._stats.reports
-        if exec_type in reports and record.ord_status in STATUSES:
-            reports[exec_type] += 1
+        exec_type, counts = record.exec_type or "other", self._counts
+        if exec_type in counts and record.ord_status in STATUSES:
+            counts[exec_type] += 1
             return
-        self._stats.reports.add(exec_type)
+        counts.add(exec_type)
         for name, word in (("ExecType", record.exec_type), ("OrdStatus", record.ord_status)):
-            known = word is None or word in (reports if name == "ExecType" else STATUSES)
+            known = word is None or word in (counts if name == "ExecType" else STATUSES)
             if not known and (name, word) not in self._words_met and len(self._words_met) < WORDS_MET:
                 self._words_met.add((name, word))
                 self._effects.append(Note("unknown_word", "warning", {"field": name, "word": f"{word!a:.100}"}))
@@ -414,8 +448,10 @@ class Sessions:
             query.keep(record)
 
     def _note_report_time(self, timestamp: str | None) -> None:
-        if timestamp is not None and venue.stamp(timestamp) > venue.stamp(self._last_report_at):
-            self._last_report_at = timestamp
+        if timestamp is not None:
+            stamp = venue.stamp(timestamp)
+            if stamp > self._last_stamp:
+                self._last_report_at, self._last_stamp = timestamp, stamp
 
     def _judge(self, sub: Subscription, session: SessionState, now: Now) -> None:
         """Judge what a replay told, in the order of its Timestamps: that of the pages is not known (protocol 3.3).

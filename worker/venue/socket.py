@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, cast
@@ -29,6 +30,8 @@ from worker.venue.upgrade import HEAD_END, refusal, status_of
 CLOSED_BY_US: Final = "closed by the worker"
 BODY_WAIT: Final = 0.5  # seconds for the body of a refusal; its status is enough
 _WHOLE_TEXT: Final = 0x81  # FIN and opcode 1: a text message in one frame
+_WHOLE_TEXT_OF_16: Final = 0x817E  # the same with a length of 16 bits behind it
+_read_head = struct.Struct(">HH").unpack_from
 
 # Not in the tree of loggers: at DEBUG the library would print the headers of the log-in (faults W13).
 _SILENT: Final = logging.Logger("websockets", logging.CRITICAL + 1)  # noqa: LOG001 - see above
@@ -242,11 +245,16 @@ class VenueSocket(asyncio.Protocol):
         whole: list[bytes] = []
         at, end = 0, len(data)
         while at < end:
-            if data[at] == _WHOLE_TEXT and end - at >= 4 and data[at + 1] == 126:
-                start = at + 4  # what most reports are: 126 to 65,535 bytes
-                stop = start + (data[at + 2] << 8 | data[at + 3])
-            else:
-                start, stop = _extent(data, at, end)
+            if end - at >= 4 and self._fragments is None:
+                head, length = _read_head(data, at)
+                if head == _WHOLE_TEXT_OF_16 and 0 < length <= most:  # what most reports are: 126 to 65,535 bytes
+                    start = at + 4
+                    stop = start + length
+                    if stop <= end:
+                        whole.append(data[start:stop])
+                        at = stop
+                        continue
+            start, stop = _extent(data, at, end)
             if start and stop - start > most:
                 self._tell(whole)
                 self._feed(data[at:])  # refused for what its header says
