@@ -58,7 +58,23 @@ def test_a_stream_frame_and_its_records_byte_for_byte() -> None:
     (record,) = frame.data
     assert (record.cl_ord_id, record.exec_type, record.leaves_qty) == ("ord-000417", "New", "0.50000000")
     assert [bytes(raw) for raw in raw_records(message)] == [REPORT]
-    assert read_record(Raw(REPORT)) == record
+    assert msgspec.structs.asdict(read_record(Raw(REPORT))) == msgspec.structs.asdict(record)
+
+
+@pytest.mark.parametrize("name", ["Side", "ExecType", "OrdStatus"])
+@pytest.mark.parametrize("word", ["Evaporated", "", "new", "Canceled ", "K\u00e4uflich", None])
+def test_a_word_that_no_page_lists_is_read_like_any_other_and_so_are_its_neighbours(
+    name: str, word: str | None
+) -> None:
+    records = [json.loads(REPORT) | {"ExecID": str(n)} for n in range(3)]
+    records[1][name] = word
+    frame = read_frame(json.dumps({"reqid": 1, "type": "ExecutionReport", "data": records}).encode())
+    one_by_one = [read_record(Raw(json.dumps(record).encode())) for record in records]
+    assert [msgspec.structs.asdict(record) for record in frame.data or ()] == list(
+        map(msgspec.structs.asdict, one_by_one)
+    )
+    read = {"Side": one_by_one[1].side, "ExecType": one_by_one[1].exec_type, "OrdStatus": one_by_one[1].ord_status}
+    assert read[name] == word
 
 
 def test_of_a_frame_with_one_bad_record_the_others_can_be_read() -> None:
@@ -311,7 +327,28 @@ def test_nothing_left(quantity: str | float) -> None:
     assert venue.is_zero(quantity)
 
 
-@pytest.mark.parametrize("quantity", [None, "", " ", ".", "0.1", "1e-9", "0x0", "zero", "0..0", "٠", 1, 1e-9])
+@pytest.mark.parametrize(
+    "quantity",
+    [
+        None,
+        "",
+        " ",
+        ".",
+        "0.1",
+        "0.75000000",
+        "-0.5",
+        "10",
+        "1e-9",
+        "0e0",
+        "0x0",
+        "zero",
+        "0..0",
+        "0.0.0",
+        "٠",
+        1,
+        1e-9,
+    ],
+)
 def test_something_left_or_nothing_said(quantity: str | float | None) -> None:
     assert not venue.is_zero(quantity)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from typing import Final
 
 from msgspec import Raw
@@ -32,7 +32,7 @@ REREAD_AT_MOST_EVERY_S: Final = 5.0
 AnyFrame = Frame | UnreadFrame
 Source = bytes | list[Raw]
 """Where a record's own bytes are had, should they be needed: the message, or its records already taken apart."""
-Told = tuple[list[Record], Source]
+Told = tuple[Sequence[Record], Source]
 """The records of one frame, and where their own bytes are had."""
 
 LONGEST_NOTED: Final = 500
@@ -186,7 +186,7 @@ class Sessions:
         return self.ready is not was_ready
 
     def _other_frame(
-        self, session: SessionState, frame: AnyFrame, records: list[Record] | None, source: Source, now: Now
+        self, session: SessionState, frame: AnyFrame, records: Sequence[Record] | None, source: Source, now: Now
     ) -> None:
         if frame.type in (EXECUTION_REPORT, venue.ORDER):
             self._stream_frame(session, frame, records, source, now)
@@ -292,7 +292,7 @@ class Sessions:
     # -- streams
 
     def _stream_frame(
-        self, session: SessionState, frame: AnyFrame, records: list[Record] | None, source: Source, now: Now
+        self, session: SessionState, frame: AnyFrame, records: Sequence[Record] | None, source: Source, now: Now
     ) -> None:
         sub = session.subscription(frame)
         if sub is None:
@@ -327,7 +327,13 @@ class Sessions:
         return False
 
     def _in_snapshot(
-        self, session: SessionState, sub: Subscription, frame: AnyFrame, records: list[Record], source: Source, now: Now
+        self,
+        session: SessionState,
+        sub: Subscription,
+        frame: AnyFrame,
+        records: Sequence[Record],
+        source: Source,
+        now: Now,
     ) -> bool:
         """Keep what a snapshot tells for its end; live frames may come in between. Whether it is new to the paging.
 
@@ -362,7 +368,13 @@ class Sessions:
         return any(c.phase is not Phase.FINAL or record.exec_id not in c.exec_ids for c in self._find(record))
 
     def _live(
-        self, session: SessionState, sub: Subscription, frame: AnyFrame, records: list[Record], source: Source, now: Now
+        self,
+        session: SessionState,
+        sub: Subscription,
+        frame: AnyFrame,
+        records: Sequence[Record],
+        source: Source,
+        now: Now,
     ) -> None:
         """Take in the records of a live frame."""
         if sub.stream != EXECUTION_REPORT:

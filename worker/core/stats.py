@@ -17,6 +17,7 @@ from msgspec import Struct, field
 
 from worker.wire.command import Lane
 from worker.wire.event import FINAL_OUTCOMES, Outcome
+from worker.wire.venue import ExecType
 
 LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 
@@ -26,29 +27,7 @@ FINALS: Final = tuple(outcome for outcome in get_args(Outcome) if outcome in FIN
 INFOS: Final = tuple(outcome for outcome in get_args(Outcome) if outcome not in FINAL_OUTCOMES)
 """The outcomes that end nothing."""
 
-EXEC_TYPES: Final = (
-    "PendingNew",
-    "New",
-    "Trade",
-    "PendingCancel",
-    "Canceled",
-    "CancelRejected",
-    "Rejected",
-    "PendingReplace",
-    "Replaced",
-    "ReplaceRejected",
-    "Restated",
-    "Stopped",
-    "PendingPause",
-    "Paused",
-    "PendingResume",
-    "Resumed",
-    "Triggered",
-    "Started",
-    "DoneForDay",
-    "Expired",
-    "other",
-)
+EXEC_TYPES: Final = (*get_args(ExecType), "other")
 """Protocol 5.1; any other word of the venue counts as ``other``."""
 
 DOUBT_REASONS: Final = (

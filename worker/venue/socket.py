@@ -244,14 +244,14 @@ class VenueSocket(asyncio.Protocol):
         most = self._limits.max_message
         whole: list[bytes] = []
         at, end = 0, len(data)
+        last_head = end - 4
         while at < end:
-            if end - at >= 4 and self._fragments is None:
+            if at <= last_head and self._fragments is None:
                 head, length = _read_head(data, at)
                 if head == _WHOLE_TEXT_OF_16 and 0 < length <= most:  # what most reports are: 126 to 65,535 bytes
-                    start = at + 4
-                    stop = start + length
+                    stop = at + 4 + length
                     if stop <= end:
-                        whole.append(data[start:stop])
+                        whole.append(data[at + 4 : stop])
                         at = stop
                         continue
             start, stop = _extent(data, at, end)

@@ -8,15 +8,58 @@ that a report can be passed on byte for byte; only the fields needed to decide a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Raw, Struct, field
 
 EXECUTION_REPORT: Final = "ExecutionReport"
 ORDER: Final = "Order"
+
+ExecType = Literal[
+    "PendingNew",
+    "New",
+    "Trade",
+    "PendingCancel",
+    "Canceled",
+    "CancelRejected",
+    "Rejected",
+    "PendingReplace",
+    "Replaced",
+    "ReplaceRejected",
+    "Restated",
+    "Stopped",
+    "PendingPause",
+    "Paused",
+    "PendingResume",
+    "Resumed",
+    "Triggered",
+    "Started",
+    "DoneForDay",
+    "Expired",
+]
+"""Protocol 5.1."""
+
+OrdStatus = Literal[
+    "PendingNew",
+    "New",
+    "PartiallyFilled",
+    "Filled",
+    "DoneForDay",
+    "Canceled",
+    "Cancelled",
+    "Replaced",
+    "PendingCancel",
+    "Rejected",
+    "PendingReplace",
+    "Stopped",
+    "Suspended",
+    "Calculated",
+    "Expired",
+]
+"""Protocol 5.2, in either spelling."""
 
 REJECTS: Final = frozenset({"CancelRejected", "Rejected"})
 """ExecTypes of a report that may say no to a cancel (protocol 5.1)."""
@@ -63,6 +106,14 @@ class Record(Struct, gc=False):
     text: str | None = field(name="Text", default=None)
 
 
+class _ListedRecord(Record, gc=False):
+    """One whose words stand in the protocol's lists: they are not made anew for each, and the book holds many."""
+
+    side: Literal["Buy", "Sell"] | None = field(name="Side", default=None)
+    exec_type: ExecType | None = field(name="ExecType", default=None)
+    ord_status: OrdStatus | None = field(name="OrdStatus", default=None)
+
+
 class _Envelope(Struct, gc=False):
     type: str
     reqid: int | None = None
@@ -80,7 +131,11 @@ class _Envelope(Struct, gc=False):
 class Frame(_Envelope, gc=False):
     """One frame of the venue (protocol section 2). ``reqid`` is the subscription's, ``data`` its records."""
 
-    data: list[Record] | None = None
+    data: Sequence[Record] | None = None
+
+
+class _ListedFrame(Frame, gc=False):
+    data: list[_ListedRecord] | None = None
 
 
 class UnreadFrame(_Envelope, gc=False):
@@ -120,6 +175,7 @@ def _by_field(
     return read
 
 
+_decode_listed_frame = msgspec.json.Decoder(_ListedFrame).decode
 _decode_frame = msgspec.json.Decoder(Frame).decode
 _decode_unread_frame = msgspec.json.Decoder(UnreadFrame).decode
 _decode_records = msgspec.json.Decoder(_Records).decode
@@ -142,7 +198,10 @@ def read_frame(message: bytes) -> Frame:
     try:
         if not message.isascii():
             message.decode()  # the decoder skips bytes that nobody reads, and a report is passed on with all of its own
-        return _decode_frame(message)
+        try:
+            return _decode_listed_frame(message)
+        except msgspec.ValidationError:  # a word that no page lists is to be tolerated (protocol 5.1, 5.2)
+            return _decode_frame(message)
     except _UNREADABLE as e:
         raise _unreadable_frame(message, e) from e
 
@@ -201,7 +260,7 @@ _PENDING: Final = frozenset({"PendingCancel", "PendingReplace"})
 _KNOWN_OPEN: Final = frozenset(
     {"PendingNew", "New", "PartiallyFilled", "PendingCancel", "PendingReplace", "Replaced", "Stopped", "Suspended"}
 )
-STATUSES: Final = _CLOSED | _CLOSED_UNLESS_GTC | _KNOWN_OPEN
+STATUSES: Final[frozenset[str | None]] = frozenset(get_args(OrdStatus))
 """Every word for an OrdStatus that the protocol lists."""
 
 _REASON_WORDS: Final = {
