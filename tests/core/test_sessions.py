@@ -6,11 +6,15 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.core.driver import Driver, received
 from tests.core.payloads import START_US, Fields, item, order, report
 from worker.core.facts import SessionLost
 from worker.core.sessions import WORDS_MET
+from worker.core.stats import Histogram
 from worker.wire.timestamp import format_utc
 
 SECOND = 1_000_000
@@ -602,3 +606,97 @@ def test_a_cancel_that_waits_for_its_redelivery_holds_no_replay_back() -> None:
     driver.lose(session)
     driver.connect()
     assert driver.subscribes()[-1].frame["streams"][0]["StartDate"] == format_utc(last_report - 60 * SECOND)
+
+
+# -- what one read brings
+
+_ONE_READ = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("reports"),
+            st.lists(
+                st.tuples(
+                    st.sampled_from(["New", "Trade", "PendingCancel", "Canceled", "CancelRejected", "Vaporised"]),
+                    st.sampled_from(["y-1", "y-2", "z-1"]),
+                    st.sampled_from(["order-1", "order-2", "order-3", "order-4", "NONE", None]),
+                    st.sampled_from(["ord-1", "ord-2", None]),
+                    st.integers(1, 6),
+                ),
+                max_size=3,
+            ),
+        ),
+        st.sampled_from([("gap", []), ("unreadable", []), ("bad record", []), ("Pong", []), ("error", [])]),
+    ),
+    max_size=12,
+)
+
+
+def _messages(
+    driver: Driver, read: list[tuple[str, list[tuple[str, str, str | None, str | None, int]]]]
+) -> list[bytes]:
+    made: list[Fields | str] = []
+    seq = driver.frame_numbers[1, driver.main(1)]
+    for kind, reports in read:
+        if kind in ("reports", "bad record", "gap"):
+            seq += 2 if kind == "gap" else 1
+            data = [
+                report(
+                    exec_type,
+                    ClOrdID=cl_ord_id,
+                    OrderID=order_id,
+                    OrigClOrdID=orig,
+                    ExecID=f"x-{n}",
+                    Timestamp=format_utc(START_US + n * 1000),
+                )
+                for exec_type, cl_ord_id, order_id, orig, n in reports
+            ]
+            bad = [{"ClOrdID": 7}, report("Trade", ClOrdID="y-1", ExecID="x-9")] if kind == "bad record" else []
+            made.append({"reqid": driver.main(1), "type": "ExecutionReport", "seqNum": seq, "data": [*bad, *data]})
+        elif kind == "unreadable":
+            made.append("{")
+        elif kind == "Pong":
+            made.append({"reqid": 99, "type": "Pong"})
+        else:
+            made.append({"type": "error", "error": {"code": 7, "msg": "no"}})
+    return [(each if isinstance(each, str) else json.dumps(each)).encode() for each in made]
+
+
+def _outcome_of(driver: Driver) -> tuple[object, ...]:
+    stats = {
+        name: value.counts if isinstance(value, Histogram) else value
+        for name, value in structs.asdict(driver.engine.stats).items()
+        if not name.endswith("_delay")
+    }
+    sessions = driver.engine.sessions
+    book = sessions._book
+    events = [(event.event_id, event.outcome, event.body) for event in driver.published]
+    return stats, driver.notes, driver.sent, events, book.ids(), book._closed, sessions._last_report_at
+
+
+@given(_ONE_READ)
+def test_what_comes_in_one_read_means_what_it_means_message_by_message(
+    read: list[tuple[str, list[tuple[str, str, str | None, str | None, int]]]],
+) -> None:
+    outcomes = []
+    for at_once in (True, False):
+        driver = Driver()
+        driver.deliver(item(1, OrigClOrdID="ord-1"), item(2, OrderID=None, OrigClOrdID="ord-2"), id="cmd-1")
+        messages = _messages(driver, read)
+        if at_once:
+            driver.step(lambda engine, now: engine.frames_received(1, messages, now))  # noqa: B023 - called at once
+        else:
+            driver.step(*(received(1, message) for message in messages))
+        outcomes.append(_outcome_of(driver))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_the_newest_time_of_a_report_is_kept_whatever_its_precision_and_order() -> None:
+    driver = Driver()
+    for stamp in (
+        "2026-03-09T14:09:15Z",
+        "2026-03-09T14:09:15.5Z",
+        "2026-03-09T14:09:15.25Z",
+        "2026-03-09T14:09:14.999999Z",
+    ):
+        driver.report("New", Timestamp=stamp)
+    assert driver.engine.sessions._last_report_at == "2026-03-09T14:09:15.5Z"
