@@ -541,6 +541,15 @@ def test_a_word_that_no_page_lists_is_logged_once_and_goes_by_ord_status() -> No
     assert driver.outcome() == "already_closed"
 
 
+def test_an_unknown_word_for_the_status_alone_is_logged_too() -> None:
+    driver = Driver()
+    driver.report("New", OrderID="order-77", OrdStatus="Evaporating")
+    assert [note.fields for note in driver.notes if note.name == "unknown_word"] == [
+        {"field": "OrdStatus", "word": "'Evaporating'"}
+    ]
+    assert driver.engine.stats.reports["New"] == 1
+
+
 def test_a_report_counts_whatever_stands_in_its_fields_that_decide_nothing() -> None:
     driver = Driver()
     driver.deliver(item())
@@ -587,6 +596,8 @@ def test_nesting_at_the_edge_of_what_can_be_read_harms_nothing_else(initial: boo
         odd = b"[" * depth + b"]" * depth
         driver.raw(session, text % (driver.main(session), json.dumps(initial).encode(), record, odd))
         seen.add(driver.engine.stats.bad_frames)
+        if not initial:
+            assert driver.engine.stats.bad_frames or [event.outcome for event in driver.published] == ["report"]
         driver.advance(2.5)  # what was begun anew ends by its timer
         driver.report("Canceled", session, ClOrdID="y-1")
         assert driver.outcome() == "canceled"
@@ -700,3 +711,15 @@ def test_the_newest_time_of_a_report_is_kept_whatever_its_precision_and_order() 
     ):
         driver.report("New", Timestamp=stamp)
     assert driver.engine.sessions._last_report_at == "2026-03-09T14:09:15.5Z"
+
+
+def test_the_stream_of_a_look_up_says_nothing_of_how_far_the_report_stream_is() -> None:
+    driver = Driver()
+    driver.answering = False
+    driver.report("New")
+    newest = driver.engine.sessions._last_report_at
+    driver.deliver(item(), redelivered=True)
+    reqid = driver.subscribes()[-1].frame["reqid"]
+    assert reqid != driver.main(1)
+    driver.frame(1, reqid, data=[report("New", Timestamp="2026-03-09T15:00:00.000000Z")])
+    assert driver.engine.sessions._last_report_at == newest

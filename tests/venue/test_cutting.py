@@ -119,6 +119,8 @@ def sliced(stream: bytes, cuts: list[int]) -> list[bytes]:
 
 @given(streams, st.lists(st.integers(0, 4000), max_size=20))
 @example(served(Opcode.TEXT, b"b" * (LIMIT + 1)), [5])
+@example(served(Opcode.TEXT, b"b" * (LIMIT + 1)), [])
+@example(served(Opcode.TEXT, b"start", False) + served(Opcode.TEXT, b"m" * 130), [])
 @example(b"\x81\x7f" + (1 << 62).to_bytes(8, "big") + b"xyz", [10])
 @example(served(Opcode.TEXT, b"ab") + close(1000) + served(Opcode.TEXT, b"after"), [])
 def test_messages_and_ending_are_those_of_the_library_for_any_stream_and_any_slicing(

@@ -248,7 +248,7 @@ class VenueSocket(asyncio.Protocol):
         while at < end:
             if at <= last_head and self._fragments is None:
                 head, length = _read_head(data, at)
-                if head == _WHOLE_TEXT_OF_16 and 0 < length <= most:  # what most reports are: 126 to 65,535 bytes
+                if head == _WHOLE_TEXT_OF_16 and length <= most:  # what most reports are: 126 to 65,535 bytes
                     stop = at + 4 + length
                     if stop <= end:
                         whole.append(data[at + 4 : stop])
