@@ -289,12 +289,30 @@ static void on_text(int slot, const struct ws_frame *f, uint64_t now) {
     pieces->len = 0;
 }
 
+/* As recv_some. *at: when the last of it came, by the kernel: while one session is read another's cancels may come. */
+static int recv_stamped(int fd, struct buf *b, uint64_t *at) {
+    char control[CMSG_SPACE(sizeof(struct timespec))];
+    reserve(b, READ_SIZE);
+    struct iovec to = {b->p + b->len, READ_SIZE};
+    struct msghdr m = {.msg_iov = &to, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT);
+    if (n > 0) b->len += (size_t)n;
+    *at = now_ns();
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); n > 0 && c; c = CMSG_NXTHDR(&m, c)) {
+        struct timespec t;
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_TIMESTAMPNS) continue;
+        memcpy(&t, CMSG_DATA(c), sizeof t);
+        *at = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec - utc_offset_ns;
+    }
+    return n > 0 || (n < 0 && errno == EAGAIN) ? 0 : -1;
+}
+
 static int on_readable(int slot) {
     struct session *s = sessions[slot];
     struct ws_frame f;
     size_t off = 0;
-    if (recv_some(s->fd, &s->in)) return -1;
-    uint64_t now = now_ns();
+    uint64_t now;
+    if (recv_stamped(s->fd, &s->in, &now)) return -1;
     if (!s->upgraded) {
         s->upgraded = upgrade(&s->in, &s->out);
         if (s->upgraded <= 0) return s->upgraded;
@@ -322,6 +340,7 @@ static void accept_session(int listener) {
         return;
     }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one);
     if (!(sessions[slot] = calloc(1, sizeof(struct session)))) die("calloc");
     sessions[slot]->fd = fd;
     watch(EPOLL_CTL_ADD, fd, EPOLLIN, slot);

@@ -62,13 +62,20 @@ def test_a_lost_session_makes_what_was_sent_on_it_doubtful(pending: bool) -> Non
     assert [q["OrderID"] for q in driver.questions()] == ["order-1"], "asked at once on the other session"
 
 
+def deliver_each(driver: Driver, *numbers: int) -> None:
+    """One command each, so that they go out on one session after the other."""
+    for n in numbers:
+        driver.deliver(item(n), id=f"cmd-{n}")
+
+
 @pytest.mark.parametrize("reqid", [None, 0])
 def test_an_error_frame_for_nobody_in_particular_casts_doubt_on_every_frame_of_the_session(reqid: int | None) -> None:
-    driver = Driver(sessions=2, venue={"max_batch": 1})
+    driver = Driver(sessions=2)
     driver.answering = False
-    driver.deliver(item(1), item(2))
+    deliver_each(driver, 1, 2, 3)
+    assert [len(driver.cancel_frames(session)) for session in (1, 2)] == [2, 1]
     driver.error(reqid, code=1, session=1)
-    assert [e["index"] for e in driver.events("doubtful")] == [0]
+    assert [e["command_id"] for e in driver.events("doubtful")] == ["cmd-1", "cmd-3"]
     assert driver.finals() == []
 
 
@@ -282,24 +289,24 @@ def test_with_fanout_all_silence_is_doubt_all_the_same() -> None:
 
 
 def test_a_lost_report_session_casts_doubt_on_what_was_sent_on_command_sessions() -> None:
-    driver = Driver(sessions=3, venue={"report_sessions": 1, "max_batch": 1})
+    driver = Driver(sessions=3, venue={"report_sessions": 1})
     driver.answering = False
-    driver.deliver(item(1), item(2), item(3))
+    deliver_each(driver, 1, 2, 3)
     assert [len(driver.cancel_frames(s)) for s in (1, 2, 3)] == [1, 1, 1]
     driver.lose(1)
-    assert sorted(e["index"] for e in driver.events("doubtful")) == [0, 1, 2]
-    assert {e["index"]: e["sent"] for e in driver.events("doubtful")} == {0: "maybe", 1: "yes", 2: "yes"}
+    told = {e["command_id"]: e["sent"] for e in driver.events("doubtful")}
+    assert told == {"cmd-1": "maybe", "cmd-2": "yes", "cmd-3": "yes"}
 
 
 def test_with_fanout_all_a_command_session_that_lives_on_keeps_its_frames() -> None:
-    driver = Driver(sessions=3, venue={"report_sessions": 2, "report_fanout": "all", "max_batch": 1})
-    driver.deliver(item(1), item(2), item(3))
+    driver = Driver(sessions=3, venue={"report_sessions": 2, "report_fanout": "all"})
+    deliver_each(driver, 1, 2, 3)
     driver.lose(1)
     assert driver.engine.stats.inflight["cancel"] == 2, "only what the lost session carried is given up"
     reqid = driver.cancel_frames(3)[0]["reqid"]
     driver.orders = [order("New", OrderID="order-3")]
     driver.error(reqid, code=1, session=3)
-    assert driver.outcome(index=2) == "refused", "an error frame still finds its cancel"
+    assert driver.outcome(id="cmd-3") == "refused", "an error frame still finds its cancel"
 
 
 @pytest.mark.parametrize(

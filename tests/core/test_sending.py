@@ -395,3 +395,12 @@ def test_the_delay_of_each_cancel_of_a_frame_is_counted_from_the_receipt_of_its_
     driver.report("Canceled", ClOrdID="y-0", OrderID="order-0")
     assert [ids(frame) for frame in driver.cancel_frames()] == [["y-0"], ["y-1", "y-2", "y-3"]]
     assert (delays.count, delays.sum) == (4, 4.0)
+
+
+def test_the_frames_of_one_command_go_to_one_session_and_those_of_many_to_the_next() -> None:
+    """In one write: the venue answers a session's first frames before it reads another session's."""
+    driver = Driver(sessions=2, venue={"max_batch": 1})
+    driver.deliver(*(item(n) for n in range(1, 51)))
+    assert [len(driver.cancel_frames(session)) for session in (1, 2)] == [50, 0]
+    driver.deliver(*(item(n) for n in range(51, 171)), id="more")
+    assert [len(driver.cancel_frames(session)) for session in (1, 2)] == [100, 70]

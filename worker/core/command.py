@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -21,7 +22,8 @@ class CommandState(Struct, eq=False, gc=False):
     ``deliveries`` has more than one entry when the publisher sent the command twice, and none while its delivery is
     void; ``held_since`` is monotonic seconds. ``unfinished`` counts cancels without a final, ``unconfirmed`` finals
     without a confirm. ``dead`` says that the command ends in ``cancel.dead``. ``sweep`` is set for a mass cancel,
-    whose cancels come as it goes. ``finals`` keeps what was said, for a later duplicate.
+    whose cancels come as it goes. ``finals`` keeps what was said, for a later duplicate. ``body`` is kept until its
+    digest is asked for: that of a large one takes a while, and its cancels are to be sent first.
 
     A command and its cancels know each other, and no garbage collector looks at them, since a look at all that is in
     flight would be a pause: ``let_go`` parts them at the end, and counting of references does the rest.
@@ -32,7 +34,7 @@ class CommandState(Struct, eq=False, gc=False):
     lane: Lane
     delivery: Delivery
     redelivered: bool
-    body_digest: bytes
+    body: bytes
     received_us: int
     received: str
     enqueued: str | None
@@ -48,6 +50,7 @@ class CommandState(Struct, eq=False, gc=False):
     cancels: list[CancelState] = []
     finals: list[OutEvent] = []
     carried: dict[str, str | bool] | None = None
+    digest: bytes = b""
 
     def __post_init__(self) -> None:
         context = self.context
@@ -61,6 +64,13 @@ class CommandState(Struct, eq=False, gc=False):
         if carried is None:
             carried = self.carried = _carried(self.context)
         return {"final": final, **carried}
+
+    @property
+    def body_digest(self) -> bytes:
+        """SHA-256 of the body, by which another one under the same command id is told."""
+        if not self.digest:
+            self.digest, self.body = sha256(self.body).digest(), b""
+        return self.digest
 
     def let_go(self) -> None:
         """The command has come to its end here: its cancels may outlive it, it may not outlive them."""

@@ -51,6 +51,9 @@ from worker.wire.event import CodeError
 Intent = Literal["down", "idle", "consuming", "stopping"]
 """A lane's consumer: no channel; a channel that takes nothing; taking commands; asked to stop."""
 
+FRAMES_IN_A_ROW: Final = 50
+"""So many frames go to one session before the next has its turn: those of the largest command leave in one write."""
+
 RELEASE_EVERY_S: Final = 5.0
 """How often, at the least, deliveries are looked over for those held too long."""
 
@@ -254,12 +257,14 @@ class Engine:
 
     def _flush_lane(self, lane: Lane, now: Now) -> None:
         queue, most = self.desk.queues[lane], self._config.venue.max_batch
+        session, frames = self.sessions.pick(), 0
         while (head := queue.head()) is not None:
             if is_past_deadline(head, now):
                 queue.skip()
                 self.desk.deadline_passed(head, now)
                 continue
-            session = self.sessions.pick()
+            if frames == FRAMES_IN_A_ROW:
+                session, frames = self.sessions.pick(), 0
             if session is None:
                 return
             allowed = self._allowed(lane, 1 if head.alone else most, now)
@@ -270,6 +275,7 @@ class Engine:
             if lane == "cancel":
                 self._making_way.spend(now.mono)
             self._send(session, lane, batch, now)
+            frames += 1
 
     def _allowed(self, lane: Lane, wanted: int, now: Now) -> int:
         """How many cancels the lane's next frame may have; where it is none, ``_flush_due`` says when to ask again."""

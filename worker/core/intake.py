@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from hashlib import sha256
 from typing import Final
 
 from worker.config import Authorization, Config
@@ -124,7 +123,7 @@ class Intake:
             delivery.lane,
             delivery,
             again,
-            sha256(body).digest(),
+            body,
             now.utc_us,
             self._events.at(now),
             enqueued,
