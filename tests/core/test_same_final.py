@@ -324,6 +324,28 @@ def ask_in_vain(driver: Driver, seconds: float, page: list[Fields]) -> None:
         driver.advance(0.1)
 
 
+def test_what_a_list_shows_working_is_not_sent_again_beside_a_replay_in_vain() -> None:
+    """It may hold the reject that another worker has told as the end; only a venue that ends none is not waited for."""
+    refused = ours("CancelRejected", 0.1, CxlRejReason=2)
+    for answering in (True, False):
+        driver = Driver()
+        driver.orders = [order("New", Timestamp=at(0.1))]
+        driver.answering = False
+        driver.deliver(item(TransactTime=at(-0.01)), redelivered=True)
+        (cancel,) = driver.engine.intake.commands["cmd-1"].cancels
+        ask_in_vain(driver, 3, [])
+        assert cancel.lookups == 1
+        assert driver.cancels_sent() == []
+        driver.history, driver.answering = [refused], answering
+        if answering:
+            driver.advance(5)
+            assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", refused)
+            assert driver.cancels_sent() == []
+        else:
+            ask_in_vain(driver, 6, [])
+            assert driver.cancels_sent() == ["y-1"]
+
+
 def test_the_page_of_a_look_up_that_broke_off_does_not_end_what_another_page_may_have_ended() -> None:
     refused, other = ours("CancelRejected", 0.1, CxlRejReason=2), report("Canceled", ClOrdID="z-9", Timestamp=at(5))
     driver = Driver()

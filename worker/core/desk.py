@@ -44,7 +44,7 @@ LEAST_KEPT: Final = 1_000
 """Waits kept before those of ended cancels are dropped; then twice what was left: the cost per wait is flat."""
 
 VAIN_REPLAYS: Final = 3
-"""After so many look-ups whose replay the venue did not end, what is known besides of an order's end is believed.
+"""After so many look-ups whose replay the venue did not end, what is known besides of an order is believed.
 
 After one, if nobody else is known to have had the command."""
 
@@ -548,8 +548,9 @@ class Desk:
         ``sure``: the venue has ended the replay. If not it may hold the report of an end that is known by other ways.
         """
         ended = conclusion in ("canceled", "already_closed") or self._is_rejected_canceled(cancel)
+        resent = conclusion == "working" and cancel.is_inherited  # though a reject may have told somebody its end
         vain = VAIN_REPLAYS if cancel.duplicate or cancel.command.redelivered else 1
-        if (ended or cancel.overheard is not None) and not sure and cancel.lookups + 1 < vain:
+        if (ended or resent or cancel.overheard is not None) and not sure and cancel.lookups + 1 < vain:
             cancel.lookups += 1
             self._schedule_lookup(cancel, now)
             return
