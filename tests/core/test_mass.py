@@ -729,6 +729,23 @@ def test_a_reject_in_mid_sweep_is_told_as_a_report_and_ends_nothing() -> None:
     assert driver.finals() == []
 
 
+def test_a_report_between_a_reject_and_the_orders_final_is_not_late() -> None:
+    driver = Driver()
+    opened(driver, 1)
+    sweep(driver)
+    (sent,) = driver.cancels_sent()
+    driver.report("CancelRejected", OrderID="order-1", ClOrdID=sent, CxlRejReason=2)
+    driver.report("Trade", OrderID="order-1", ClOrdID="x-1", CumQty="0.1", LeavesQty="0.4")
+    assert [(e["report"]["ExecType"], e["late"]) for e in driver.events("report")] == [
+        ("CancelRejected", False), ("Trade", False),
+    ]  # fmt: skip
+    assert driver.engine.stats.late_reports == 0
+    pace(driver, 20)
+    assert order_finals(driver) == {"order-1": "canceled"}
+    driver.report("Trade", OrderID="order-1", ClOrdID="x-1", CumQty="0.2", LeavesQty="0")
+    assert driver.events("report")[-1]["late"]
+
+
 def test_a_cancel_that_comes_to_its_deadline_unsent_takes_no_earlier_answer_away() -> None:
     driver = Driver(kill={"rate_limit": 1.0})
     opened(driver, 1)

@@ -211,9 +211,11 @@ class Desk:
             if self._settles_swept(cancel, record, raw, exec_id, now, session_id, asked):
                 return
             if not old and not (replayed and cancel.order is not None and not is_newer(record, cancel.order)):
-                self._stats.late_reports += 1
+                sweep = cancel.command.sweep
+                late = sweep is None or not sweep.is_unfinished(cancel)  # its order's final comes later
+                self._stats.late_reports += late
                 cancel.note_late_fill(record)
-                self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now, late=True)
+                self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now, late=late)
             return
         ours = is_request(cancel, record)
         self._learn(cancel, record, ours)
