@@ -417,6 +417,7 @@ class Desk:
         if cancel.command.sweep is not None:
             self._doubt_in_sweep(cancel, reason, now, announce=announce)
             return
+        self.let_joined_go_on(cancel, now)
         if cancel.phase is not Phase.DOUBT:
             cancel.move(Phase.DOUBT)
             cancel.doubts += 1
@@ -447,9 +448,20 @@ class Desk:
         else:
             self.unresolved(cancel, now, f"no conclusive word from the venue ({reason.replace('_', ' ')})")
 
-    def wait_joined(self, cancel: CancelState, due: float) -> None:
+    def wait_joined(self, cancel: CancelState, joined: CancelState, due: float) -> None:
         """A cancel of a mass cancel waits for another command's, sent a moment ago, at the latest until ``due``."""
+        joined.joined_by = (*joined.joined_by, cancel)
         self._set(due, "joined", cancel)
+
+    def let_joined_go_on(self, cancel: CancelState, now: Now) -> None:
+        """Its send brings no end, or nobody knows: the next list shows those who wait for it whether to send theirs."""
+        waiting, cancel.joined_by = cancel.joined_by, ()
+        for each in waiting:
+            self._joined_in_vain(each, now)
+
+    def _joined_in_vain(self, cancel: CancelState, now: Now) -> None:
+        if cancel.phase is Phase.PARKED and cancel.overheard is None:
+            self.unresolved(cancel, now, "the other cancel that was on its way brought no end")
 
     def _announce_doubt(self, cancel: CancelState, reason: str, now: Now) -> None:
         if cancel.doubtful_attempt != cancel.attempt:
@@ -505,8 +517,7 @@ class Desk:
         elif wait == "window":
             self._window_over(cancel, now)
         elif wait == "joined":
-            if cancel.phase is Phase.PARKED and cancel.overheard is None:
-                self.unresolved(cancel, now, "the other cancel that was on its way brought no end")
+            self._joined_in_vain(cancel, now)
         elif wait == "anew":
             if cancel.due == due and cancel.phase is Phase.PENDING:
                 self.doubt(cancel, "no_report", now)
@@ -712,6 +723,10 @@ class Desk:
         self.detach(cancel)
         cancel.move(Phase.FINAL)
         self.inflight.end(cancel)
+        if live is False and record is not None:
+            cancel.joined_by = ()  # the same report tells those who wait for it
+        else:
+            self.let_joined_go_on(cancel, now)
         answer = Answer(outcome, live, raw, error)
         sweep = cancel.command.sweep
         if sweep is None or sweep.answered(cancel, answer):
