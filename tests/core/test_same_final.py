@@ -404,6 +404,22 @@ def test_an_end_heard_while_its_look_up_was_lost_is_asked_about_at_once() -> Non
     assert (driver.outcome(), driver.final()["report"]) == ("already_closed", fill)
 
 
+@pytest.mark.parametrize("word", ["PendingCancel", "CancelRejected"])
+def test_a_word_that_comes_after_an_end_was_heard_does_not_end_the_asking(word: str) -> None:
+    """Out of its doubt it would wait for half a minute, should the look-up that is under way be in vain."""
+    before = ours(word, 0.1, **({"OrdStatus": "PendingReplace", "CxlRejReason": 3} if word == "CancelRejected" else {}))
+    fill = anothers("Trade", 0.2, **FILL)
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item(TransactTime=at(-0.01)), redelivered=True)
+    driver.frame(1, data=[fill])
+    driver.frame(1, data=[before])
+    driver.advance(2.2)
+    driver.history, driver.answering = [before, fill], True
+    driver.advance(2)
+    assert (driver.outcome(), driver.final()["report"]) == ("already_closed", fill)
+
+
 def test_of_a_cancel_that_nobody_else_had_a_reject_is_believed_after_one_look_up_in_vain() -> None:
     driver = Driver()
     driver.deliver(item(TransactTime=at(-0.01)))

@@ -254,8 +254,8 @@ class Desk:
                 self.finish(cancel, "cancel_rejected", now, record=record, raw=raw, live=True, error=error)
             case "pending":
                 # Another's PendingCancel says nothing new of a cancel that is not sent, that is being asked about, or
-                # that waits for the end of just that other one.
-                waits = ours or cancel.phase is Phase.SENT
+                # that waits for the end of just that other one; nor of one whose end was heard.
+                waits = (ours or cancel.phase is Phase.SENT) and cancel.overheard is None
                 if ours or not old:
                     working = None if venue.is_zero(record.leaves_qty) else True
                     self._events.report(cancel, "pending_cancel", record, raw, exec_id, working, now)
@@ -331,7 +331,8 @@ class Desk:
         """A report that is an answer but not yet an outcome: wait, or ask (contract section 3, reasons 0, 1, 3, 6)."""
         if verdict == "running":
             cancel.fresh = True
-            self._wait_running(cancel, now)
+            if cancel.overheard is None:  # else its end is being asked about
+                self._wait_running(cancel, now)
             return
         if verdict == "running_ended":
             self.doubt(cancel, "running_request", now, announce=False)
