@@ -194,6 +194,29 @@ def test_a_question_that_costs_one_session_after_the_other_is_asked_ever_more_se
     assert len(driver.questions()) > asked, "after an answer the count begins anew"
 
 
+@pytest.mark.parametrize("when", ["before the loss", "before it is asked again"])
+def test_a_question_that_needs_no_answer_any_more_holds_no_later_one_up(when: str) -> None:
+    driver = doubtful()
+    for session in (1, 2, 3):
+        asked = len(driver.questions())
+        driver.lose(session)
+        driver.connect()
+        driver.advance_until(lambda asked=asked: len(driver.questions()) > asked, 0.05)  # type: ignore[misc]
+    if when == "before the loss":
+        driver.report("Canceled", ClOrdID="y-1")
+    driver.lose(4)
+    driver.connect()
+    if when == "before it is asked again":
+        driver.report("Canceled", ClOrdID="y-1")
+        driver.advance(6)
+    asked = len(driver.questions())
+    driver.deliver(item(2), id="later", redelivered=True)
+    assert len(driver.questions()) == asked + 1
+    driver.lose(5)
+    driver.connect()
+    assert len(driver.questions()) == asked + 2, "it has cost one session only"
+
+
 def test_doubt_that_arises_during_a_look_up_waits_for_one_begun_after_it() -> None:
     driver = doubtful()
     driver.deliver(item(2), id="later", redelivered=True)

@@ -221,6 +221,48 @@ def test_a_mass_cancel_does_not_wait_for_one_whose_deadline_is_earlier() -> None
     assert len(driver.cancels_sent()) > 70
 
 
+@pytest.mark.parametrize("how", ["rejected", "rejected while pending", "refused"])
+def test_a_mass_cancel_waits_for_anothers_cancel_no_longer_than_that_is_on_its_way(how: str) -> None:
+    """The wait for what a PendingCancel promised is half a minute, and a deadline may come before its end."""
+    driver = Driver()
+    opened(driver, 1)
+    driver.deliver(item(1), id="one", lane="kill")
+    if how == "rejected while pending":
+        driver.report("PendingCancel", OrderID="order-1", ClOrdID="y-1")
+    sweep(driver)
+    driver.advance(0.1)
+    assert driver.cancels_sent() == ["y-1"], "it is joined"
+    if how == "refused":
+        driver.error(driver.cancel_frames()[0]["reqid"], 1)
+    else:
+        driver.report("CancelRejected", OrderID="order-1", ClOrdID="y-1", CxlRejReason=2)
+    driver.advance(1.1)
+    (frame,) = driver.cancel_frames()[1:]
+    assert [(each["OrderID"], each["ClOrdID"] == "y-1") for each in frame["data"]] == [("order-1", False)]
+
+
+def test_a_mass_cancel_does_not_wait_for_what_is_handed_back() -> None:
+    driver = Driver(kill={"rate_limit": 1.0})
+    opened(driver, 1, 2)
+    driver.deliver(item(1), id="one", lane="kill")
+    driver.deliver(body=EVERYTHING, id="mass-1", lane="kill")
+    driver.deliver(body=EVERYTHING, id="mass-2")
+    driver.lose_consumer("kill")
+    driver.advance(1)
+    assert "order-2" in {each["OrderID"] for frame in driver.cancel_frames() for each in frame["data"]}
+
+
+def test_an_order_that_only_joined_anothers_cancel_counts_as_unsent_and_its_final_says_so() -> None:
+    driver = Driver()
+    opened(driver, 1)
+    driver.deliver(item(1), id="one")
+    sweep(driver, headers={"deadline": format_utc(START_US + SECOND)})
+    pace(driver, 10, but=("order-1",))
+    (event,) = [e for e in driver.finals("mass") if e["index"]]
+    assert (event["outcome"], event["sent"], event["order_live"]) == ("deadline_passed", "never", True)
+    assert (mass_final(driver)["mass"]["unsent"], mass_final(driver)["mass"]["unknown"]) == (1, 0)
+
+
 def test_an_orders_final_has_an_id_from_its_order_id_and_a_number_that_only_counts() -> None:
     driver = Driver()
     opened(driver, 5)
@@ -727,6 +769,23 @@ def test_a_reject_in_mid_sweep_is_told_as_a_report_and_ends_nothing() -> None:
     assert (told["final"], told["order_live"], told["report"]) == (False, True, record)
     assert told["event_id"] == wire.report_id("mass", "order order-1", record["ExecID"])
     assert driver.finals() == []
+
+
+def test_a_report_between_a_reject_and_the_orders_final_is_not_late() -> None:
+    driver = Driver()
+    opened(driver, 1)
+    sweep(driver)
+    (sent,) = driver.cancels_sent()
+    driver.report("CancelRejected", OrderID="order-1", ClOrdID=sent, CxlRejReason=2)
+    driver.report("Trade", OrderID="order-1", ClOrdID="x-1", CumQty="0.1", LeavesQty="0.4")
+    assert [(e["report"]["ExecType"], e["late"]) for e in driver.events("report")] == [
+        ("CancelRejected", False), ("Trade", False),
+    ]  # fmt: skip
+    assert driver.engine.stats.late_reports == 0
+    pace(driver, 20)
+    assert order_finals(driver) == {"order-1": "canceled"}
+    driver.report("Trade", OrderID="order-1", ClOrdID="x-1", CumQty="0.2", LeavesQty="0")
+    assert driver.events("report")[-1]["late"]
 
 
 def test_a_cancel_that_comes_to_its_deadline_unsent_takes_no_earlier_answer_away() -> None:

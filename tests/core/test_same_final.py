@@ -324,6 +324,28 @@ def ask_in_vain(driver: Driver, seconds: float, page: list[Fields]) -> None:
         driver.advance(0.1)
 
 
+def test_what_a_list_shows_working_is_not_sent_again_beside_a_replay_in_vain() -> None:
+    """It may hold the reject that another worker has told as the end; only a venue that ends none is not waited for."""
+    refused = ours("CancelRejected", 0.1, CxlRejReason=2)
+    for answering in (True, False):
+        driver = Driver()
+        driver.orders = [order("New", Timestamp=at(0.1))]
+        driver.answering = False
+        driver.deliver(item(TransactTime=at(-0.01)), redelivered=True)
+        (cancel,) = driver.engine.intake.commands["cmd-1"].cancels
+        ask_in_vain(driver, 3, [])
+        assert cancel.lookups == 1
+        assert driver.cancels_sent() == []
+        driver.history, driver.answering = [refused], answering
+        if answering:
+            driver.advance(5)
+            assert (driver.outcome(), driver.final()["report"]) == ("cancel_rejected", refused)
+            assert driver.cancels_sent() == []
+        else:
+            ask_in_vain(driver, 6, [])
+            assert driver.cancels_sent() == ["y-1"]
+
+
 def test_the_page_of_a_look_up_that_broke_off_does_not_end_what_another_page_may_have_ended() -> None:
     refused, other = ours("CancelRejected", 0.1, CxlRejReason=2), report("Canceled", ClOrdID="z-9", Timestamp=at(5))
     driver = Driver()
@@ -379,6 +401,22 @@ def test_an_end_heard_while_its_look_up_was_lost_is_asked_about_at_once() -> Non
     driver.lose(2)
     driver.connect(replay=driver.history)
     driver.advance(1)
+    assert (driver.outcome(), driver.final()["report"]) == ("already_closed", fill)
+
+
+@pytest.mark.parametrize("word", ["PendingCancel", "CancelRejected"])
+def test_a_word_that_comes_after_an_end_was_heard_does_not_end_the_asking(word: str) -> None:
+    """Out of its doubt it would wait for half a minute, should the look-up that is under way be in vain."""
+    before = ours(word, 0.1, **({"OrdStatus": "PendingReplace", "CxlRejReason": 3} if word == "CancelRejected" else {}))
+    fill = anothers("Trade", 0.2, **FILL)
+    driver = Driver()
+    driver.answering = False
+    driver.deliver(item(TransactTime=at(-0.01)), redelivered=True)
+    driver.frame(1, data=[fill])
+    driver.frame(1, data=[before])
+    driver.advance(2.2)
+    driver.history, driver.answering = [before, fill], True
+    driver.advance(2)
     assert (driver.outcome(), driver.final()["report"]) == ("already_closed", fill)
 
 

@@ -84,7 +84,8 @@ class CancelState(Struct, eq=False, gc=False):
     ``pending_of`` is the request whose PendingCancel made it PENDING, its own or another's.
     ``closed_before`` is a replayed report that closed the order before the cancel was asked for; ``overheard`` is the
     first one that would have ended a cancel of a redelivered command while the venue was being asked about it.
-    ``history_read``: a whole replay was judged since it came from somebody else.
+    ``history_read``: a whole replay was judged since it came from somebody else. ``joined_by``: cancels of mass cancels
+    that wait for what comes of its send.
     ``due`` is monotonic seconds; ``doubt_began`` is seconds on the clock that only runs while a session is ready.
     """
 
@@ -112,6 +113,7 @@ class CancelState(Struct, eq=False, gc=False):
     reject: tuple[Record, Raw] | None = None
     closed_before: tuple[Record, Raw] | None = None
     overheard: Overheard | None = None
+    joined_by: tuple[CancelState, ...] = ()
     pending_of: str | None = None
     refused: CodeError | None = None
     error: EventError | None = None

@@ -44,7 +44,7 @@ LEAST_KEPT: Final = 1_000
 """Waits kept before those of ended cancels are dropped; then twice what was left: the cost per wait is flat."""
 
 VAIN_REPLAYS: Final = 3
-"""After so many look-ups whose replay the venue did not end, what is known besides of an order's end is believed.
+"""After so many look-ups whose replay the venue did not end, what is known besides of an order is believed.
 
 After one, if nobody else is known to have had the command."""
 
@@ -211,9 +211,11 @@ class Desk:
             if self._settles_swept(cancel, record, raw, exec_id, now, session_id, asked):
                 return
             if not old and not (replayed and cancel.order is not None and not is_newer(record, cancel.order)):
-                self._stats.late_reports += 1
+                sweep = cancel.command.sweep
+                late = sweep is None or not sweep.is_unfinished(cancel)  # its order's final comes later
+                self._stats.late_reports += late
                 cancel.note_late_fill(record)
-                self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now, late=True)
+                self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now, late=late)
             return
         ours = is_request(cancel, record)
         self._learn(cancel, record, ours)
@@ -252,8 +254,8 @@ class Desk:
                 self.finish(cancel, "cancel_rejected", now, record=record, raw=raw, live=True, error=error)
             case "pending":
                 # Another's PendingCancel says nothing new of a cancel that is not sent, that is being asked about, or
-                # that waits for the end of just that other one.
-                waits = ours or cancel.phase is Phase.SENT
+                # that waits for the end of just that other one; nor of one whose end was heard.
+                waits = (ours or cancel.phase is Phase.SENT) and cancel.overheard is None
                 if ours or not old:
                     working = None if venue.is_zero(record.leaves_qty) else True
                     self._events.report(cancel, "pending_cancel", record, raw, exec_id, working, now)
@@ -329,7 +331,8 @@ class Desk:
         """A report that is an answer but not yet an outcome: wait, or ask (contract section 3, reasons 0, 1, 3, 6)."""
         if verdict == "running":
             cancel.fresh = True
-            self._wait_running(cancel, now)
+            if cancel.overheard is None:  # else its end is being asked about
+                self._wait_running(cancel, now)
             return
         if verdict == "running_ended":
             self.doubt(cancel, "running_request", now, announce=False)
@@ -415,6 +418,7 @@ class Desk:
         if cancel.command.sweep is not None:
             self._doubt_in_sweep(cancel, reason, now, announce=announce)
             return
+        self.let_joined_go_on(cancel, now)
         if cancel.phase is not Phase.DOUBT:
             cancel.move(Phase.DOUBT)
             cancel.doubts += 1
@@ -445,9 +449,20 @@ class Desk:
         else:
             self.unresolved(cancel, now, f"no conclusive word from the venue ({reason.replace('_', ' ')})")
 
-    def wait_joined(self, cancel: CancelState, due: float) -> None:
+    def wait_joined(self, cancel: CancelState, joined: CancelState, due: float) -> None:
         """A cancel of a mass cancel waits for another command's, sent a moment ago, at the latest until ``due``."""
+        joined.joined_by = (*joined.joined_by, cancel)
         self._set(due, "joined", cancel)
+
+    def let_joined_go_on(self, cancel: CancelState, now: Now) -> None:
+        """Its send brings no end, or nobody knows: the next list shows those who wait for it whether to send theirs."""
+        waiting, cancel.joined_by = cancel.joined_by, ()
+        for each in waiting:
+            self._joined_in_vain(each, now)
+
+    def _joined_in_vain(self, cancel: CancelState, now: Now) -> None:
+        if cancel.phase is Phase.PARKED and cancel.overheard is None:
+            self.unresolved(cancel, now, "the other cancel that was on its way brought no end")
 
     def _announce_doubt(self, cancel: CancelState, reason: str, now: Now) -> None:
         if cancel.doubtful_attempt != cancel.attempt:
@@ -503,8 +518,7 @@ class Desk:
         elif wait == "window":
             self._window_over(cancel, now)
         elif wait == "joined":
-            if cancel.phase is Phase.PARKED and cancel.overheard is None:
-                self.unresolved(cancel, now, "the other cancel that was on its way brought no end")
+            self._joined_in_vain(cancel, now)
         elif wait == "anew":
             if cancel.due == due and cancel.phase is Phase.PENDING:
                 self.doubt(cancel, "no_report", now)
@@ -548,8 +562,9 @@ class Desk:
         ``sure``: the venue has ended the replay. If not it may hold the report of an end that is known by other ways.
         """
         ended = conclusion in ("canceled", "already_closed") or self._is_rejected_canceled(cancel)
+        resent = conclusion == "working" and cancel.is_inherited  # though a reject may have told somebody its end
         vain = VAIN_REPLAYS if cancel.duplicate or cancel.command.redelivered else 1
-        if (ended or cancel.overheard is not None) and not sure and cancel.lookups + 1 < vain:
+        if (ended or resent or cancel.overheard is not None) and not sure and cancel.lookups + 1 < vain:
             cancel.lookups += 1
             self._schedule_lookup(cancel, now)
             return
@@ -709,6 +724,10 @@ class Desk:
         self.detach(cancel)
         cancel.move(Phase.FINAL)
         self.inflight.end(cancel)
+        if live is False and record is not None:
+            cancel.joined_by = ()  # the same report tells those who wait for it
+        else:
+            self.let_joined_go_on(cancel, now)
         answer = Answer(outcome, live, raw, error)
         sweep = cancel.command.sweep
         if sweep is None or sweep.answered(cancel, answer):

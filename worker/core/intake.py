@@ -380,7 +380,7 @@ class Intake:
             if command.suspect:
                 self._end_suspect(command, now)
             else:
-                self._drop(command)
+                self._drop(command, now)
                 self._settle(command, "requeue")
 
     def _end_suspect(self, command: CommandState, now: Now) -> None:
@@ -398,13 +398,13 @@ class Intake:
             if command.suspect:
                 self._end_suspect(command, now)
             else:
-                self._drop(command)
+                self._drop(command, now)
                 self._settle(command, "requeue")
         for command in list(self._verdicts):
             self._verdicts.discard(command)
             self._settle(command, "requeue")
 
-    def _drop(self, command: CommandState) -> None:
+    def _drop(self, command: CommandState, now: Now) -> None:
         """Forget a command that comes again: by its redelivery, here or elsewhere."""
         del self.commands[command.command_id]
         self._sweeps.drop(command)
@@ -413,6 +413,7 @@ class Intake:
                 self._desk.detach(cancel)
                 self._desk.inflight.drop(cancel)
                 cancel.phase = Phase.PARKED
+                self._desk.let_joined_go_on(cancel, now)
         command.let_go()
         self._clear_suspect(command)
 
@@ -425,7 +426,7 @@ class Intake:
             if command.deliveries or command in self._verdicts:
                 continue
             if not command.was_sent:
-                self._drop(command)
+                self._drop(command, now)
                 continue
             if command.sweep is not None:
                 continue  # it goes on: what a mass cancel has begun is not left half done
@@ -438,7 +439,7 @@ class Intake:
         """Forget commands that only wait for a redelivery: nothing of them is under way here any more."""
         for command in [c for c in self.commands.values() if not c.deliveries and c.sweep is None]:
             if command.unconfirmed == 0 and all(c.phase in (Phase.PARKED, Phase.FINAL) for c in command.cancels):
-                self._drop(command)
+                self._drop(command, now)
                 self._half_done[command.command_id] = None
                 if len(self._half_done) > HALF_DONE_KEPT:
                     del self._half_done[next(iter(self._half_done))]

@@ -83,6 +83,8 @@ class Lookups:
                     since = min(lookup_start(c, settings.lookback, settings.overlap, began) for c in cancels)
                     inquiry = self._running[lane] = Inquiry(lane, session, cancels, since)
                     self._ask(inquiry, inquiry.report_queries(cancels), now)
+                else:
+                    self._lost[lane] = 0  # what cost them needs no answer any more
 
     def _ask(self, inquiry: Inquiry, queries: list[Query], now: Now) -> None:
         now = inquiry.session.unstepped(now)
@@ -202,10 +204,10 @@ class Lookups:
                 del self._running[lane]
                 inquiry.give_up()
                 lost, settings = self._lost[lane], self._settings
-                self._lost[lane] += 1
-                if lost:
+                again = [c for c in inquiry.unanswered if inquiry.still_asks(c)]
+                self._lost[lane] = lost + 1 if again else 0
+                if lost and again:
                     wait = retry_wait(settings.lookup_min, settings.lookup_max, lost, self._worker, lane)
                     self._gathering[lane] = Gathering(inf, now.mono + wait)
-                for cancel in list(inquiry.unanswered):
-                    if inquiry.still_asks(cancel):
-                        self._desk.doubtful[cancel.command.lane].append(cancel)
+                for cancel in again:
+                    self._desk.doubtful[cancel.command.lane].append(cancel)

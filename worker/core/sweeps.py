@@ -232,7 +232,8 @@ class Sweeps:
             joined = inflight.on_its_way(order_id, cancel, now.mono - timeout) if inflight.enter(cancel) else None
             if joined is not None:
                 cancel.move(Phase.PARKED)  # another command's cancel is on its way: its reports tell of this order too
-                self._desk.wait_joined(cancel, joined.due if joined.frame is not None else now.mono + timeout)
+                due = joined.due if joined.frame is not None else now.mono + timeout
+                self._desk.wait_joined(cancel, joined, due)
             else:
                 queue.put(cancel)
 
@@ -402,8 +403,9 @@ class Sweeps:
             self._desk.detach(swept.cancel)
             swept.cancel.move(Phase.FINAL)
             self._desk.inflight.end(swept.cancel)
+            self._desk.let_joined_go_on(swept.cancel, now)
         answer = swept.answer
-        if answer is None:
+        if answer is None or (answer.outcome == "unresolved" and not swept.was_sent):  # it had joined another's cancel
             message = "the mass cancel ended before a cancel of this order could be sent"
             answer = Answer("deadline_passed", swept.cancel.order_live, error=CodeError("deadline", None, message))
             if swept.was_sent:
