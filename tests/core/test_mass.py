@@ -422,6 +422,31 @@ def test_after_its_deadline_nothing_is_sent_and_one_look_tells_what_is_left() ->
     assert order_finals(driver) == {"order-1": "deadline_passed"}
 
 
+def test_a_pending_cancel_holds_the_final_up_no_longer_than_a_first_report_takes() -> None:
+    """Contract 5: after the deadline one fresh snapshot, then the final."""
+    driver = Driver(venue={"report_timeout": 5.0, "pending_timeout": 30.0})
+    opened(driver, 1, 2)
+    sweep(driver, headers={"deadline": format_utc(START_US + 2 * SECOND)})
+    first, second = driver.cancels_sent()
+    for n, sent in ((1, first), (2, second)):
+        driver.report("PendingCancel", OrderID=f"order-{n}", ClOrdID=sent)
+    driver.advance(6.5)
+    driver.orders.pop(0)
+    driver.report("Canceled", OrderID="order-1", ClOrdID=first)
+    assert "mass_incomplete" not in driver.outcomes("mass"), "it may still come"
+    driver.advance(1.5)
+    final = mass_final(driver)
+    assert (final["outcome"], final["error"]["code"], final["mass"]["remaining"]) == (
+        "mass_incomplete", "deadline", ["order-2"],
+    )  # fmt: skip
+    assert order_finals(driver) == {"order-1": "canceled", "order-2": "unresolved"}
+    assert driver.cancels_sent() == [first, second]
+    driver.report("Canceled", OrderID="order-2", ClOrdID=second)
+    assert [e["late"] for e in driver.events("report")] == [True]
+    driver.confirm()
+    assert list(driver.left_over()) == []
+
+
 def test_an_order_that_was_never_sent_is_told_as_the_list_showed_it() -> None:
     driver = Driver()
     opened(driver, 1, Symbol="ETH-USD")

@@ -430,6 +430,23 @@ def test_of_a_cancel_that_nobody_else_had_a_reject_is_believed_after_one_look_up
     assert (driver.outcome(), driver.final()["report"]) == ("already_closed", reject)
 
 
+def test_an_order_that_a_list_shows_closed_is_asked_about_again_though_nobody_else_had_the_cancel() -> None:
+    """A redelivery of the command, if this process dies now, would find the report and publish another final."""
+    driver = Driver()
+    driver.answering = False
+    driver.orders = [order("Canceled", ClOrdID="y-1", Timestamp=at(0.2))]
+    driver.deliver(item(TransactTime=at(-0.01)))
+    (cancel,) = driver.engine.intake.commands["cmd-1"].cancels
+    driver.advance(5)
+    ask_in_vain(driver, 6, [])
+    assert cancel.lookups == 1
+    assert driver.finals() == []
+    canceled = ours("Canceled", 0.2)
+    driver.history, driver.answering = [canceled], True
+    driver.advance(5)
+    assert (driver.outcome(), driver.final()["report"]) == ("canceled", canceled)
+
+
 def test_nor_does_the_replay_of_a_new_session_that_broke_off() -> None:
     refused, other = ours("CancelRejected", 0.1, CxlRejReason=2), report("Canceled", ClOrdID="z-9", Timestamp=at(5))
     driver = Driver(sessions=2)

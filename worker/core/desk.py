@@ -46,7 +46,7 @@ LEAST_KEPT: Final = 1_000
 VAIN_REPLAYS: Final = 3
 """After so many look-ups whose replay the venue did not end, what is known besides of an order is believed.
 
-After one, if nobody else is known to have had the command."""
+A report is after one, if nobody else is known to have had the command."""
 
 CONFLICTS_TOLD: Final = 8
 """So many reports under ExecIDs seen before are told and looked up per cancel; those after them are only counted."""
@@ -563,7 +563,9 @@ class Desk:
         """
         ended = conclusion in ("canceled", "already_closed") or self._is_rejected_canceled(cancel)
         resent = conclusion == "working" and cancel.is_inherited  # though a reject may have told somebody its end
-        vain = VAIN_REPLAYS if cancel.duplicate or cancel.command.redelivered else 1
+        told = cancel.overheard is not None or self._is_rejected_canceled(cancel)
+        alone = not (cancel.duplicate or cancel.command.redelivered)
+        vain = 1 if alone and (told or not ended) else VAIN_REPLAYS
         if (ended or resent or cancel.overheard is not None) and not sure and cancel.lookups + 1 < vain:
             cancel.lookups += 1
             self._schedule_lookup(cancel, now)

@@ -265,10 +265,15 @@ class Sweeps:
             if session is not None and now.mono >= max(sweep.next_snapshot, sweep.snapshots_from):
                 self._take_snapshot(sweep, session, now)
         elif snapshot.ended is not None:
-            if not sweep.waiting and sweep.recovered:
+            if sweep.recovered and not self._waits_for_answers(sweep, snapshot, now):
                 self._judge(sweep, snapshot, now)
             elif now.mono >= sweep.next_snapshot:
                 self._close_snapshot(sweep)  # cancels are still under way: look again, for new orders and lost reports
+
+    def _waits_for_answers(self, sweep: Sweep, snapshot: Snapshot, now: Now) -> bool:
+        """Whether cancels under way may still be answered: after the deadline no longer than a first report takes."""
+        until_us = sweep.deadline_us + int(self._config.venue.report_timeout * 1e6)
+        return sweep.waiting > 0 and not (snapshot.after_deadline and now.utc_us > until_us)
 
     def _take_snapshot(self, sweep: Sweep, session: SessionState, now: Now) -> None:
         """A fresh reading of the Order stream."""
