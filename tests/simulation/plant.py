@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[2]
-SEEDS: Final = 200
+SEEDS: Final = 400
 """A bug that so many seeds do not find counts as not found."""
 
 COPIED: Final = ("worker", "tests/simulation")
@@ -55,8 +55,8 @@ BUGS: Final = (
         "a redelivered command is sent as if it were new",
         "I5",
         "worker/core/intake.py",
-        "            if state.redelivered:\n                self._desk.doubt(",
-        "            if state.suspect:\n                self._desk.doubt(",
+        "            if redelivered:\n                self._desk.doubt(",
+        "            if suspect:\n                self._desk.doubt(",
     ),
     Bug(
         "time_out_means_canceled",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 import msgspec
@@ -21,6 +22,9 @@ from worker.wire.command import Lane
 def _name(cancel: CancelState) -> str:
     return f"{cancel.command.command_id[:8]}/{cancel.index}"
 
+
+LIST_SERVES_S: Final = 20.0
+"""With the time that a list takes to be read (worker.core.listing)."""
 
 CL_ORD_IDS: Final = re.compile(rb'"ClOrdID":"([^"]*)"')
 
@@ -85,6 +89,7 @@ class Process:
         self.stopped_cleanly = False
         self.started = world.seconds
         self.shown_open: dict[str, float] = {}
+        self.replay_ended = -1.0
         self.asks_since: dict[str, float] = {}
         self.memory = config.results.memory
         self.engine = Engine(config, f"worker-{number}", world.now())
@@ -278,7 +283,10 @@ class Checks:
             rival = before is not None and before[1] is not process and before[1].is_at(self.sweep_of.get(request))
             if before is not None and not duplicate and not rival:
                 since = max(before[0], process.started if before[1] is not process else before[0])
-                if process.shown_open.get(order_id, -1.0) <= since:
+                shown = process.shown_open.get(order_id, -inf)
+                # A list of a short while ago serves beside a replay that would have told of an end since.
+                listed = process.replay_ended > since and shown > self.world.seconds - LIST_SERVES_S
+                if shown <= since and not listed:
                     self.violations.append(f"I5: {request} sent again without a look-up that found {order_id} open")
             self.last_sent[request] = (self.world.seconds, process)
             for command in process.engine.intake.commands.values():
