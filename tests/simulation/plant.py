@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[2]
-SEEDS: Final = 400
+SEEDS: Final = 200
 """A bug that so many seeds do not find counts as not found."""
 
 COPIED: Final = ("worker", "tests/simulation")

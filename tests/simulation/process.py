@@ -284,8 +284,9 @@ class Checks:
             if before is not None and not duplicate and not rival:
                 since = max(before[0], process.started if before[1] is not process else before[0])
                 shown = process.shown_open.get(order_id, -inf)
-                # A list of a short while ago serves beside a replay that would have told of an end since.
-                listed = process.replay_ended > since and shown > self.world.seconds - LIST_SERVES_S
+                # A list of a short while ago serves beside a replay that ends now and would have told of an end since.
+                now = self.world.seconds
+                listed = process.replay_ended > max(since, now - 0.5) and shown > now - LIST_SERVES_S
                 if shown <= since and not listed:
                     self.violations.append(f"I5: {request} sent again without a look-up that found {order_id} open")
             self.last_sent[request] = (self.world.seconds, process)

@@ -49,7 +49,6 @@ class Stream:
     wanted: list[tuple[str, Any]]
     seq: int = 0
     rest: list[bytes] = field(default_factory=list)
-    loss: float = 0.0  # how likely each of its pages never comes
 
 
 class Session:
@@ -222,11 +221,10 @@ class Venue:
             orders = [o for o in self.orders.values() if o.submitted_us >= since]
             rows = [encode(r) for r in map(_order_record, orders) if _matches(r, wanted)]
         stream.rest = rows
-        stream.loss = 0.1 / (1 + len(rows) // PAGE)  # a long answer breaks off no oftener than a short one
         self._page(session, stream)
 
     def _page(self, session: Session, stream: Stream) -> None:
-        if self.trouble and (self.world.seconds < self.mute_until or self.world.chance(stream.loss)):
+        if self.trouble and (self.world.seconds < self.mute_until or self.world.chance(0.01)):
             return  # the answer never comes: a timer has to end the wait
         rows, stream.rest = stream.rest[:PAGE], stream.rest[PAGE:]
         self._push(session, stream, rows, initial=True)
