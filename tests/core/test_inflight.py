@@ -98,11 +98,29 @@ def test_the_earlier_processs_fresh_ids_find_a_redelivered_cancel() -> None:
 
 def test_ended_ones_are_forgotten_first_in_first_out() -> None:
     table = Inflight(2)
-    cancels = [a_cancel(f"y-{n}", f"o-{n}") for n in range(4)]
-    for cancel in cancels:
+    ended = []
+    for n in range(4):
+        cancel = a_cancel(f"y-{n}", f"o-{n}", redelivered=n == 0)
         table.enter(cancel)
-        table.end(cancel)
-    assert [list(table.find(Record(order_id=f"o-{n}"))) for n in range(4)] == [[], [], [cancels[2]], [cancels[3]]]
+        ended.append(table.end(cancel, b""))
+    assert [list(table.find(Record(order_id=f"o-{n}"))) for n in range(4)] == [[], [], [ended[2]], [ended[3]]]
+    table.drop(ended[2])
+    table.drop(ended[3])
+    assert indexes(table) == [{}, {}, {}]
+
+
+def test_what_is_kept_of_an_ended_one_takes_its_place_under_every_id() -> None:
+    table = Inflight(2)
+    cancel, other = a_cancel("y-1", "o-1", "x-1", redelivered=True), a_cancel("y-2", "o-1", "x-1")
+    cancel.take_fresh_id()
+    table.enter(cancel)
+    table.enter(other)
+    assert cancel in table.find(Record(order_id="o-1"))
+    ended = table.end(cancel, b"")
+    for record in (Record(cl_ord_id="y-1"), *(Record(cl_ord_id=derive_cl_ord_id("cmd", 0, n)) for n in range(2, 10))):
+        assert list(table.find(record)) == [ended]
+    for record in (Record(order_id="o-1"), Record(orig_cl_ord_id="x-1")):
+        assert list(table.find(record)) == [ended, other]
 
 
 IDS = st.sampled_from(["a", "b", "c"])

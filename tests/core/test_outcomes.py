@@ -614,3 +614,27 @@ def test_a_replay_after_the_final_says_nothing_new() -> None:
     driver.lose(1)
     driver.connect(replay=[report("New", OrderID="order-1", Timestamp="2026-03-09T14:08:00.000000Z"), record])
     assert driver.outcomes() == ["canceled"]
+
+
+def test_what_is_told_late_of_a_settled_command_is_told_as_its_final_was() -> None:
+    """Of an ended cancel little more than its final is kept: a late report's event is made from that."""
+    driver = Driver()
+    headers: dict[str, object] = {"reason": "limit", "deadline": "2126-02-25T06:13:20Z", "traceparent": "00-1-2-3"}
+    driver.deliver(item(OrigClOrdID="x-1"), headers=headers, correlation_id="corr-1", user_id="risk", app_id="desk")
+    driver.report("PendingCancel", **OURS)
+    driver.report("Canceled", CumQty="0.1", **OURS)
+    driver.confirm()
+    final, told = driver.final(), driver.published[-1]
+    driver.advance(1)
+    driver.report("Trade", ExecID="t-9", OrdStatus="PartiallyFilled", CumQty="0.2", LeavesQty="0", **OURS)
+    (late,), out = driver.events("report"), driver.published[-1]
+    changed = {"event_id", "outcome", "final", "order", "report", "late", "times"}
+    assert {key for key in final.keys() | late.keys() if final.get(key) != late.get(key)} == changed
+    assert (late["outcome"], late["final"], late["late"], late["order"]["cum_qty"]) == ("report", False, True, "0.2")
+    assert late["event_id"] == wire.report_id("cmd-1", 0, "t-9")
+    assert (out.correlation_id, out.headers, out.lane) == ("corr-1", told.headers | {"final": False}, told.lane)
+    driver.report("Trade", ExecID="t-9", OrdStatus="PartiallyFilled", CumQty="0.2", LeavesQty="0", **OURS)
+    driver.report("Trade", ExecID="t-10", OrdStatus="PartiallyFilled", CumQty="0.15", LeavesQty="0", **OURS)
+    assert [e["order"]["cum_qty"] for e in driver.events("report")] == ["0.2", "0.2"], (
+        "once each, and nothing goes back"
+    )

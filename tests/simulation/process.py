@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import chain
 from math import inf
 from typing import Final
 
@@ -14,14 +15,10 @@ from tests.simulation.venue import Session, Venue
 from tests.simulation.world import Handle, World
 from worker.config import Config
 from worker.core.cancel import CancelState
+from worker.core.ended import EndedCancel
 from worker.core.engine import Engine
 from worker.runner import Runner
 from worker.wire.command import Lane
-
-
-def _name(cancel: CancelState) -> str:
-    return f"{cancel.command.command_id[:8]}/{cancel.index}"
-
 
 LIST_SERVES_S: Final = 20.0
 """With the time that a list takes to be read (worker.core.listing)."""
@@ -195,13 +192,16 @@ class Process:
         engine = self.engine
         found: list[str] = []
         indices = (engine.desk.inflight._by_request, engine.desk.inflight._by_order, engine.desk.inflight._by_client)
-        held: set[CancelState] = set()
+        held: set[CancelState | EndedCancel] = set()
         for index in indices:
             for there in index.values():
                 held.update(there if isinstance(there, list) else [there])
-        known = {c for command in engine.intake.commands.values() for c in command.cancels}
-        remembered = set(engine.desk.inflight._ended)
-        found += [f"memory: cancel {_name(c)} is in an index" for c in held - known - remembered]
+        known: set[CancelState | EndedCancel | None] = set(engine.desk.inflight._ended)
+        known |= {c for command in engine.intake.commands.values() for c in command.cancels}
+        events = [e for lane in LANES for e in engine.outbox._events[lane].values()]
+        known |= {e.cancel for e in [*events, *chain.from_iterable(engine.outbox._others.values())]}
+        found += [f"memory: cancel {c.cl_ord_id} is in an index" for c in held - known]
+        remembered = engine.desk.inflight._ended
         if len(remembered) > self.memory:
             found.append(f"memory: {len(remembered)} ended cancels are remembered")
         asked = {id(q) for inquiry in engine.lookups._running.values() for q in inquiry.open_queries}

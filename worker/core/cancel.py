@@ -26,6 +26,7 @@ from worker.wire.venue import Record
 
 if TYPE_CHECKING:
     from worker.core.command import CommandState
+    from worker.core.ended import EndedCancel
     from worker.core.session import SentFrame
 
 FRESH_IDS_RECOGNISED: Final = 8
@@ -161,6 +162,12 @@ class CancelState(Struct, eq=False, gc=False):
         """Whether somebody else may have told its end, and the venue's history has not been read since."""
         return not self.history_read and (self.duplicate or (self.attempt == 0 and self.command.redelivered))
 
+    @property
+    def request_ids(self) -> tuple[str, ...]:
+        """Every ClOrdID under which the venue may speak of it, the latest first."""
+        fresh = self.fresh_ids() if self.command.redelivered else ()
+        return (self.cl_ord_id, *self.earlier_ids, *fresh)
+
     def take_fresh_id(self) -> None:
         """Use a new ClOrdID for the next send: the old one was refused for certain, or the setting asks for it."""
         taken = {self.cl_ord_id, *self.earlier_ids}
@@ -250,7 +257,7 @@ Verdict = Literal[
 ]
 
 
-def concerns(cancel: CancelState, record: Record) -> bool:
+def concerns(cancel: CancelState | EndedCancel, record: Record) -> bool:
     """Whether the OrderIDs agree where both are known: otherwise the record settles nothing here (contract 4.2)."""
     known = cancel.order_id
     return known is None or venue.names_no_order(record.order_id) or record.order_id == known

@@ -27,6 +27,7 @@ from worker.core.cancel import (
     reject_error,
 )
 from worker.core.clock import Now
+from worker.core.ended import EndedCancel, revived
 from worker.core.events import Events
 from worker.core.inflight import Inflight
 from worker.core.reconcile import Conclusion
@@ -110,7 +111,7 @@ class Desk:
 
     def apply(
         self,
-        cancels: Sequence[CancelState],
+        cancels: Sequence[CancelState | EndedCancel],
         record: Record,
         raw: Raw,
         exec_id: str,
@@ -128,6 +129,9 @@ class Desk:
         such a stream tells while the venue is asked is kept, for a look-up that finds no earlier one.
         """
         for cancel in cancels:
+            if isinstance(cancel, EndedCancel):
+                self._apply_to_ended(cancel, record, raw, exec_id, now, replayed)
+                continue
             if (
                 cancel.phase in ASKED_ABOUT
                 and cancel not in asked
@@ -169,7 +173,7 @@ class Desk:
         return before, venue.stamp(record.timestamp)
 
     @staticmethod
-    def _note_exec_id(cancel: CancelState, exec_id: str) -> None:
+    def _note_exec_id(cancel: CancelState | EndedCancel, exec_id: str) -> None:
         seen = cancel.exec_ids
         cancel.exec_ids = (*seen, exec_id) if len(seen) < EXEC_IDS_KEPT else (*seen[1:], exec_id)
 
@@ -206,17 +210,11 @@ class Desk:
         replayed: bool,
         asked: Container[CancelState],
     ) -> None:
-        old = replayed and self._is_older(cancel, record)
         if cancel.phase is Phase.FINAL:
-            if self._settles_swept(cancel, record, raw, exec_id, now, session_id, asked):
-                return
-            if not old and not (replayed and cancel.order is not None and not is_newer(record, cancel.order)):
-                sweep = cancel.command.sweep
-                late = sweep is None or not sweep.is_unfinished(cancel)  # its order's final comes later
-                self._stats.late_reports += late
-                cancel.note_late_fill(record)
-                self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now, late=late)
+            if not self._settles_swept(cancel, record, raw, exec_id, now, session_id, asked):
+                self._late(cancel, record, raw, exec_id, now, replayed)
             return
+        old = replayed and self._is_older(cancel, record)
         ours = is_request(cancel, record)
         self._learn(cancel, record, ours)
         verdict = judge(cancel, record, ours)
@@ -271,6 +269,28 @@ class Desk:
                 if ours or not old:
                     self._events.report(cancel, "report", record, raw, exec_id, live, now)
                 self._unsettled(cancel, verdict, record, raw, ours, now, replayed=replayed)
+
+    def _late(self, cancel: CancelState, record: Record, raw: Raw, exec_id: str, now: Now, replayed: bool) -> None:
+        """A report after the final is passed on, but for what a replay tells of the time before."""
+        order = cancel.order
+        if replayed and (self._is_older(cancel, record) or (order is not None and not is_newer(record, order))):
+            return
+        sweep = cancel.command.sweep
+        late = sweep is None or not sweep.is_unfinished(cancel)  # its order's final comes later
+        self._stats.late_reports += late
+        cancel.note_late_fill(record)
+        self._events.report(cancel, "report", record, raw, exec_id, live_after(record), now, late=late)
+
+    def _apply_to_ended(
+        self, ended: EndedCancel, record: Record, raw: Raw, exec_id: str, now: Now, replayed: bool
+    ) -> None:
+        if exec_id in ended.exec_ids:
+            self._stats.duplicate_reports += 1
+            return
+        self._note_exec_id(ended, exec_id)
+        cancel = revived(ended)
+        self._late(cancel, record, raw, exec_id, now, replayed)
+        ended.order = cancel.order
 
     def _already_closed(self, cancel: CancelState, record: Record, raw: Raw, now: Now) -> None:
         error = reject_error(record) if record.exec_type in venue.REJECTS else None
@@ -725,7 +745,6 @@ class Desk:
                 cancel.order = OrderState(order.status, order.cum_qty, order.leaves_qty, order.avg_px, record.timestamp)
         self.detach(cancel)
         cancel.move(Phase.FINAL)
-        self.inflight.end(cancel)
         if live is False and record is not None:
             cancel.joined_by = ()  # the same report tells those who wait for it
         else:

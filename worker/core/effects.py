@@ -11,6 +11,7 @@ from worker.wire.command import Lane
 if TYPE_CHECKING:
     from worker.core.cancel import CancelState
     from worker.core.command import CommandState
+    from worker.core.ended import EndedCancel
     from worker.core.facts import Delivery
 
 Settlement = Literal["ack", "dead_letter", "requeue"]
@@ -21,7 +22,8 @@ class OutEvent(Struct, eq=False, gc=False):
 
     It stays with the core until the broker confirmed it; the same object may be published several times, always
     under the same ``event_id``. ``body`` is the JSON text, ``headers`` the AMQP headers, ``timestamp_s`` the AMQP
-    timestamp in seconds. ``command`` is whom the confirm is reported to, ``cancel`` what the event is about.
+    timestamp in seconds. ``command`` is whom the confirm is reported to, ``cancel`` what the event is about, and
+    ``ended`` what is kept of that once the event is stored.
     """
 
     event_id: str
@@ -37,6 +39,7 @@ class OutEvent(Struct, eq=False, gc=False):
     index: int | None = None
     command: CommandState | None = None
     cancel: CancelState | None = None
+    ended: EndedCancel | None = None
     in_flight: bool = False
     logged: bool = False
     made_mono: float = 0.0

@@ -14,7 +14,7 @@ from worker.core.sweep import PROGRESS_UNCONFIRMED, Sweep
 from worker.wire import event as wire
 from worker.wire.command import Context, InvalidItem, Lane
 from worker.wire.event import CodeError, Event, EventError, InputError, ScopeAsked, Sent, Times
-from worker.wire.timestamp import format_utc
+from worker.wire.timestamp import US_PER_SECOND, format_utc, parse_utc
 from worker.wire.venue import Record
 
 
@@ -278,6 +278,27 @@ class Events:
         self._outbox.publish(out, now)
         if final and context.reply_to is not None:
             self.reply(out, context)
+
+    def final_again(self, command: CommandState, final: bytes, now: Now) -> None:
+        """A final that was told and stored before, for another delivery of its command."""
+        event, context = wire.read_final(final), command.context
+        out = OutEvent(
+            event.event_id,
+            command.lane,
+            wire.routing_key(event.outcome, True, event.symbol),
+            final,
+            event.outcome,
+            True,
+            event.command_id,
+            context.correlation_id,
+            command.headers(True),
+            parse_utc(event.times.published or self.at(now)) // US_PER_SECOND,
+            event.index,
+            command,
+        )
+        command.unconfirmed += 1
+        self._outbox.publish(out, now)
+        self.reply(out, context)
 
     def reply(self, event: OutEvent, context: Context) -> None:
         """Send a final also to whoever asked for an answer, best effort (contract section 2)."""

@@ -11,15 +11,18 @@ from collections.abc import Collection
 from typing import Final
 
 from worker.core.cancel import CancelState, Phase, concerns
+from worker.core.ended import EndedCancel, end_of
 from worker.wire.venue import Record, names_no_order
 
-_NONE: Final[tuple[CancelState, ...]] = ()
+Known = CancelState | EndedCancel
 
-_Index = dict[str | None, CancelState | list[CancelState]]
+_NONE: Final[tuple[Known, ...]] = ()
+
+_Index = dict[str | None, Known | list[Known]]
 """By an id; None is never a key, but may be asked for."""
 
 
-def _add(index: _Index, key: str, cancel: CancelState) -> bool:
+def _add(index: _Index, key: str, cancel: Known) -> bool:
     """Whether it is not the only one there."""
     there = index.setdefault(key, cancel)
     if there is cancel:
@@ -32,7 +35,15 @@ def _add(index: _Index, key: str, cancel: CancelState) -> bool:
     return True
 
 
-def _remove(index: _Index, key: str, cancel: CancelState) -> None:
+def _replace(index: _Index, key: str, cancel: CancelState, ended: EndedCancel) -> None:
+    there = index.get(key)
+    if there is cancel:
+        index[key] = ended
+    elif isinstance(there, list) and cancel in there:
+        there[there.index(cancel)] = ended
+
+
+def _remove(index: _Index, key: str, cancel: Known) -> None:
     there = index.get(key)
     if there is cancel:
         del index[key]
@@ -42,7 +53,7 @@ def _remove(index: _Index, key: str, cancel: CancelState) -> None:
             index[key] = there[0]
 
 
-def _names_order_of(record: Record, cancel: CancelState) -> bool:
+def _names_order_of(record: Record, cancel: Known) -> bool:
     """Whether the record and the cancel have an id of the order itself in common, and not only the request's."""
     if record.order_id is not None and record.order_id == cancel.order_id:
         return True
@@ -52,16 +63,16 @@ def _names_order_of(record: Record, cancel: CancelState) -> bool:
 class Inflight:
     """The table of cancels by ClOrdID, by OrderID and by the client id of the order.
 
-    A cancel is entered before its frame goes out, so no report can overtake it. ``remember`` bounds how many ended
-    cancels stay findable.
+    A cancel is entered before its frame goes out, so no report can overtake it. Once its final is stored, an
+    ``EndedCancel`` takes its place; ``most_ended`` bounds how many of those stay findable.
     """
 
-    def __init__(self, remember: int) -> None:
+    def __init__(self, most_ended: int) -> None:
         self._by_request: _Index = {}
         self._by_order: _Index = {}
         self._by_client: _Index = {}
-        self._ended: deque[CancelState] = deque()
-        self._remember = remember
+        self._ended: deque[EndedCancel] = deque()
+        self._most_ended = most_ended
 
     def __len__(self) -> int:
         return len(self._by_request)
@@ -97,23 +108,28 @@ class Inflight:
             cancel.client_ids = (*cancel.client_ids, client_id)
             _add(self._by_client, client_id, cancel)
 
-    def drop(self, cancel: CancelState) -> None:
+    def drop(self, cancel: Known) -> None:
         """Forget ``cancel`` entirely."""
-        for request_id in (cancel.cl_ord_id, *cancel.earlier_ids):
+        for request_id in cancel.request_ids:
             _remove(self._by_request, request_id, cancel)
-        if cancel.command.redelivered:
-            for fresh in cancel.fresh_ids():
-                _remove(self._by_request, fresh, cancel)
         if cancel.order_id is not None:
             _remove(self._by_order, cancel.order_id, cancel)
         for client_id in cancel.client_ids:
             _remove(self._by_client, client_id, cancel)
 
-    def end(self, cancel: CancelState) -> None:
-        """``cancel`` has its final: it stays findable until ``remember`` later ones have ended too."""
-        self._ended.append(cancel)
-        while len(self._ended) > self._remember:
+    def end(self, cancel: CancelState, final: bytes) -> EndedCancel:
+        """Its final is stored: what is kept of it stays findable until ``most_ended`` others have ended after it."""
+        ended = end_of(cancel, final)
+        for request_id in ended.request_ids:
+            _replace(self._by_request, request_id, cancel, ended)
+        if ended.order_id is not None:
+            _replace(self._by_order, ended.order_id, cancel, ended)
+        for client_id in ended.client_ids:
+            _replace(self._by_client, client_id, cancel, ended)
+        self._ended.append(ended)
+        while len(self._ended) > self._most_ended:
             self.drop(self._ended.popleft())
+        return ended
 
     def known_ids(self) -> tuple[Collection[str | None], Collection[str | None], Collection[str | None]]:
         """ClOrdIDs, OrderIDs and client ids by which any cancel is known at the moment at which they are looked at.
@@ -122,7 +138,7 @@ class Inflight:
         """
         return self._by_request, self._by_order, self._by_client
 
-    def find(self, record: Record) -> list[CancelState] | tuple[CancelState, ...]:
+    def find(self, record: Record) -> list[Known] | tuple[Known, ...]:
         """Every cancel that ``record`` concerns, by any of the three matches of protocol section 6."""
         request_id, order_id = record.cl_ord_id, record.order_id
         found, on_order = self._by_request.get(request_id), self._by_order.get(order_id)
@@ -133,11 +149,11 @@ class Inflight:
             # The usual case: nobody's, or one cancel that all ids lead to.
             if found is None:
                 return _NONE
-            if isinstance(found, CancelState):
+            if not isinstance(found, list):
                 return (found,)
         if names_no_order(order_id):
             on_order = None
-        hits: list[CancelState] = []
+        hits: list[Known] = []
         for there in (found, on_order, by_first, by_last):
             if there is not None:
                 for cancel in there if isinstance(there, list) else (there,):
@@ -157,7 +173,7 @@ class Inflight:
         """
         there = self._by_order.get(order_id)
         for cancel in there if isinstance(there, list) else ():
-            if cancel is but:
+            if cancel is but or isinstance(cancel, EndedCancel):
                 continue
             frame, command, deadline_us = cancel.frame, cancel.command, cancel.command.deadline_us
             if frame is not None and frame.session.ready and cancel.sent_mono > sent_after:

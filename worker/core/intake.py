@@ -11,6 +11,7 @@ from worker.core.clock import Now
 from worker.core.command import CommandState
 from worker.core.desk import Desk
 from worker.core.effects import Effect, OutEvent, Settle, Settlement
+from worker.core.ended import EndedCancel, EndedCommand, end_of_command
 from worker.core.events import Events
 from worker.core.facts import Delivery
 from worker.core.outbox import LANES, Outbox
@@ -34,19 +35,6 @@ CONFLICT_RULE: Final = "same_id_other_content"
 
 HALF_DONE_KEPT: Final = 10_000
 """Commands known to have been sent in part; there are no more than the broker hands out before a channel is lost."""
-
-
-class Ended:
-    """What is kept of a command after its end: how its content is recognised, and what was said of it."""
-
-    __slots__ = ("body_digest", "dead", "finals", "size")
-
-    def __init__(self, command: CommandState) -> None:
-        self.body_digest = command.body_digest
-        self.dead = command.dead
-        # Of a mass cancel the one report is kept: its orders' finals would push out everybody else's.
-        self.finals = command.finals if command.sweep is None else command.finals[-1:]
-        self.size = max(1, len(self.finals))
 
 
 class Intake:
@@ -73,8 +61,8 @@ class Intake:
         self.commands: dict[str, CommandState] = {}
         self._verdicts: set[CommandState] = set()  # commands that are one event and nothing else, and repeated finals
         self._half_done: dict[str, None] = {}  # ids of commands that were sent in part and wait for their redelivery
-        self._ended: dict[str, Ended] = {}
-        self._ended_first: deque[tuple[str, Ended]] = deque()  # those that ended first stand first
+        self._ended: dict[str, EndedCommand] = {}
+        self._ended_first: deque[tuple[str, EndedCommand]] = deque()  # those that ended first stand first
         self._ended_size = 0
         self._suspects: dict[Lane, deque[CommandState]] = {"kill": deque(), "cancel": deque()}  # those that wait
         self._suspect: dict[Lane, CommandState] = {}  # the one that is handled
@@ -173,9 +161,9 @@ class Intake:
             return True
         if state.requeued:
             self._forget(state.command_id)
-            for event in ended.finals:
-                if event.cancel is not None:
-                    self._desk.inflight.drop(event.cancel)  # what is reported from now on is the new attempt's
+            for final in ended.finals:
+                if isinstance(final, EndedCancel):
+                    self._desk.inflight.drop(final)  # what is reported from now on is the new attempt's
             return False
         self._repeat(state, ended, now)
         return True
@@ -220,31 +208,13 @@ class Intake:
                 self._desk.doubtful["cancel"].remove(cancel)
                 self._desk.doubtful["kill"].append(cancel)
 
-    def _repeat(self, state: CommandState, ended: Ended, now: Now) -> None:
+    def _repeat(self, state: CommandState, ended: EndedCommand, now: Now) -> None:
         """A command that ended a short while ago came again: the same finals, nothing sent."""
         self._stats.commands_joined[state.lane] += 1
         self._verdicts.add(state)
         state.dead = ended.dead
-        state.unconfirmed = len(ended.finals)
-        for event in ended.finals:
-            self._outbox.publish(
-                OutEvent(
-                    event.event_id,
-                    state.lane,
-                    event.routing_key,
-                    event.body,
-                    event.outcome,
-                    True,
-                    event.command_id,
-                    event.correlation_id,
-                    event.headers,
-                    event.timestamp_s,
-                    event.index,
-                    state,
-                ),
-                now,
-            )
-            self._events.reply(event, state.context)
+        for final in ended.finals:
+            self._events.final_again(state, final if isinstance(final, bytes) else final.final, now)
         self.settle_if_done(state)  # of a mass cancel that was acked for its final in the audit stream nothing was kept
 
     # -- new
@@ -307,10 +277,13 @@ class Intake:
     # -- out
 
     def confirmed(self, event: OutEvent, now: Now) -> None:
-        """A final is stored: the commands that waited for it may be settled."""
-        for command in self._outbox.confirmed(event):
-            command.unconfirmed -= 1
-            self.settle_if_done(command)
+        """An event is stored. If it is a final, its cancel is over, and its command may be settled."""
+        for stored in self._outbox.confirmed(event):
+            if stored.cancel is not None:
+                stored.ended, stored.cancel = self._desk.inflight.end(stored.cancel, stored.body), None
+            if stored.command is not None:
+                stored.command.unconfirmed -= 1
+                self.settle_if_done(stored.command)
         if self._suspect:
             for suspect in [s for s in self._suspect.values() if s.may_be_settled]:
                 self._clear_suspect(suspect)
@@ -344,7 +317,7 @@ class Intake:
         most = self._config.results.memory
         if not most:
             return
-        ended = Ended(command)
+        ended = end_of_command(command)
         self._ended[command.command_id] = ended
         self._ended_first.append((command.command_id, ended))
         self._ended_size += ended.size
@@ -408,10 +381,12 @@ class Intake:
         """Forget a command that comes again: by its redelivery, here or elsewhere."""
         del self.commands[command.command_id]
         self._sweeps.drop(command)
+        told = {event.cancel for event in command.finals}
         for cancel in command.cancels:
+            if cancel not in told:  # those are known by their reports until their final is stored, and after that
+                self._desk.inflight.drop(cancel)
             if cancel.phase is not Phase.FINAL:
                 self._desk.detach(cancel)
-                self._desk.inflight.drop(cancel)
                 cancel.phase = Phase.PARKED
                 self._desk.let_joined_go_on(cancel, now)
         command.let_go()

@@ -11,7 +11,6 @@ from typing import Final
 
 from worker.core.backoff import retry_wait
 from worker.core.clock import Now
-from worker.core.command import CommandState
 from worker.core.effects import Effect, OutEvent
 from worker.wire.command import Lane
 
@@ -31,7 +30,7 @@ class Outbox:
         self._up: dict[Lane, bool] = {"kill": False, "cancel": False}
         self._retries: list[tuple[float, int, OutEvent]] = []
         self._retry_count = 0
-        self._others: dict[str, list[CommandState]] = {}
+        self._others: dict[str, list[OutEvent]] = {}
         self.refused: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -56,12 +55,12 @@ class Outbox:
         return self._up[lane]
 
     def publish(self, event: OutEvent, now: Now) -> None:
-        """Publish, now or as soon as the lane can; an id on its way already only gains another waiting command."""
+        """Publish, now or as soon as the lane can; one whose id is on its way already waits for that one's confirm."""
         events = self._events[event.lane]
         there = events.get(event.event_id)
         if there is not None:
             if event.command is not None and event.command is not there.command:
-                self._others.setdefault(event.event_id, []).append(event.command)
+                self._others.setdefault(event.event_id, []).append(event)
             return
         event.made_mono = now.mono
         events[event.event_id] = event
@@ -73,17 +72,14 @@ class Outbox:
         event.in_flight = True
         self._effects.append(event)
 
-    def confirmed(self, event: OutEvent) -> list[CommandState]:
-        """The event is stored. Returns the commands that waited for it; none for one that was confirmed before."""
+    def confirmed(self, event: OutEvent) -> list[OutEvent]:
+        """The event is stored. Returns it and those that waited for it; none if it was confirmed before."""
         if self._events[event.lane].pop(event.event_id, None) is None:
             return []
         event.in_flight = False
         if event.failures:
             self.refused.pop(event.event_id, None)
-        waited = [event.command] if event.command is not None else []
-        if self._others:
-            waited += self._others.pop(event.event_id, [])
-        return waited
+        return [event, *self._others.pop(event.event_id, ())] if self._others else [event]
 
     def refused_by_broker(self, event: OutEvent, reason: str, now: Now) -> float:
         """The event was nacked or returned: it is published again after a growing wait, which is returned (s)."""

@@ -407,7 +407,6 @@ class Sweeps:
         if swept.cancel.phase is not Phase.FINAL:
             self._desk.detach(swept.cancel)
             swept.cancel.move(Phase.FINAL)
-            self._desk.inflight.end(swept.cancel)
             self._desk.let_joined_go_on(swept.cancel, now)
         answer = swept.answer
         if answer is None or (answer.outcome == "unresolved" and not swept.was_sent):  # it had joined another's cancel

@@ -221,3 +221,31 @@ class Event(Struct):
 
 encode_event = msgspec.json.Encoder().encode
 """An ``Event`` as JSON text; a ``report`` goes out byte for byte."""
+
+
+class FinalRead(Struct, frozen=True, gc=False):
+    """What is read again of a final of the worker's own: all but the report that it rests on, and its error."""
+
+    event_id: str
+    command_id: str | None
+    index: int | None
+    outcome: str
+    sent: Sent
+    order_live: bool | None
+    symbol: str | None
+    orig_cl_ord_id: str | None
+    order: OrderState | None
+    attempt: int
+    lane: Literal["kill", "cancel"]
+    session_id: str | None
+    user_id: str | None
+    app_id: str | None
+    reason: str | None
+    times: Times
+    deadline: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+read_final = msgspec.json.Decoder(FinalRead).decode
+"""The body of a final, as ``encode_event`` wrote it."""
