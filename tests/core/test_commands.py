@@ -8,7 +8,6 @@ import pytest
 
 from tests.core.driver import Driver
 from tests.core.payloads import item, order, report
-from worker.core.command import LARGE_BODY
 from worker.wire import event as wire
 
 WORKING = [order("New", OrderID=f"order-{n}", ClOrdID="ord-000417") for n in range(1, 10)]
@@ -132,25 +131,6 @@ def test_same_id_other_content_is_never_merged_and_never_sent(ended: bool) -> No
     driver.confirm()
     assert (driver.settlement(first), driver.settlement(other)) == ("ack", "dead_letter")
     assert driver.outcome() == "canceled"
-
-
-@pytest.mark.parametrize("ended", [False, True])
-def test_a_large_body_is_known_again_too(ended: bool) -> None:
-    """Its digest is taken when it is asked for, and the body is not kept any longer."""
-    driver = Driver()
-    large = [item(n) for n in range(1, 301)]
-    driver.deliver(*large)
-    command = driver.engine.intake.commands["cmd-1"]
-    assert len(command.body) > LARGE_BODY
-    if ended:
-        for n in range(1, 301):
-            driver.report("Canceled", ClOrdID=f"y-{n}", OrderID=f"order-{n}")
-        driver.confirm()
-    again, other = driver.deliver(*large), driver.deliver(*large[:-1])
-    driver.confirm()
-    assert len(driver.cancels_sent()) == 300
-    assert (driver.settlement(again), driver.settlement(other)) == ("ack" if ended else None, "dead_letter")
-    assert command.body == b""
 
 
 def test_a_broken_body_under_a_known_id_leaves_the_first_untouched() -> None:

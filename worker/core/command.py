@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -16,18 +15,13 @@ if TYPE_CHECKING:
     from worker.core.sweep import Sweep
 
 
-LARGE_BODY: Final = 16_384
-"""Bytes; SHA-256 takes some ten microseconds for so many."""
-
-
 class CommandState(Struct, eq=False, gc=False):
     """One command: its deliveries, its cancels, and the final events that must be confirmed before it is settled.
 
     ``deliveries`` has more than one entry when the publisher sent the command twice, and none while its delivery is
     void; ``held_since`` is monotonic seconds. ``unfinished`` counts cancels without a final, ``unconfirmed`` finals
     without a confirm. ``dead`` says that the command ends in ``cancel.dead``. ``sweep`` is set for a mass cancel,
-    whose cancels come as it goes. ``finals`` keeps what was said, for a later duplicate. A large ``body`` is kept until
-    its digest is asked for, since that takes a while and its cancels are to be sent first.
+    whose cancels come as it goes. ``finals`` keeps what was said, for a later duplicate.
 
     A command and its cancels know each other, and no garbage collector looks at them, since a look at all that is in
     flight would be a pause: ``let_go`` parts them at the end, and counting of references does the rest.
@@ -38,7 +32,7 @@ class CommandState(Struct, eq=False, gc=False):
     lane: Lane
     delivery: Delivery
     redelivered: bool
-    body: bytes
+    body_digest: bytes
     received_us: int
     received: str
     enqueued: str | None
@@ -54,13 +48,10 @@ class CommandState(Struct, eq=False, gc=False):
     cancels: list[CancelState] = []
     finals: list[OutEvent] = []
     carried: dict[str, str | bool] | None = None
-    digest: bytes = b""
 
     def __post_init__(self) -> None:
         context = self.context
         self.deliveries.append(self.delivery)
-        if len(self.body) < LARGE_BODY:
-            self._take_digest()
         self.requeued = context.has_x_death or context.requeue_of is not None
         self.deadline_us = context.deadline_us
 
@@ -70,16 +61,6 @@ class CommandState(Struct, eq=False, gc=False):
         if carried is None:
             carried = self.carried = _carried(self.context)
         return {"final": final, **carried}
-
-    @property
-    def body_digest(self) -> bytes:
-        """SHA-256 of the body, by which another one under the same command id is told."""
-        if not self.digest:
-            self._take_digest()
-        return self.digest
-
-    def _take_digest(self) -> None:
-        self.digest, self.body = sha256(self.body).digest(), b""
 
     def let_go(self) -> None:
         """The command has come to its end here: its cancels may outlive it, it may not outlive them."""

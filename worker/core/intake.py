@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from hashlib import sha256
 from typing import Final
 
 from worker.config import Authorization, Config
@@ -111,7 +112,7 @@ class Intake:
             delivery.lane,
             delivery,
             again,
-            body,
+            sha256(body).digest(),
             now.utc_us,
             self._events.at(now),
             enqueued,

@@ -437,7 +437,7 @@ class Sessions:
         if exec_type in counts and record.ord_status in STATUSES:
             counts[exec_type] += 1
             return
-        counts.add(exec_type)
+        self._stats.reports.add(exec_type)
         for name, word in (("ExecType", record.exec_type), ("OrdStatus", record.ord_status)):
             known = word is None or word in (counts if name == "ExecType" else STATUSES)
             if not known and (name, word) not in self._words_met and len(self._words_met) < WORDS_MET:
