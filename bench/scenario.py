@@ -143,8 +143,8 @@ class Shells:
 class Worker:
     """A worker that is ready for commands."""
 
-    def __init__(self) -> None:
-        self.shells = shells = Shells()
+    def __init__(self, shells: Shells | None = None) -> None:
+        self.shells = shells = shells or Shells()
         self.runner = Runner(Engine(Config(), "bench", _now()), shells, shells, shells, _now)
         self.runner.attach({"kill": shells, "cancel": shells}, {"kill": shells, "cancel": shells}, shells)
         self._tag = 0
